@@ -1,0 +1,67 @@
+package output
+
+import (
+	"fmt"
+	"io"
+	"sync"
+)
+
+// Progress is the line that tells how far a long operation is. It belongs on
+// standard error, and is written over itself with carriage returns whether
+// that is a terminal or not: scripts know it so.
+type Progress struct {
+	operation string
+	w         io.Writer
+
+	mu   sync.Mutex // librbd reports from its own threads
+	last int
+}
+
+// NewProgress starts a progress line. A nil writer (--no-progress) makes it
+// silent.
+func NewProgress(w io.Writer, operation string) *Progress {
+	return &Progress{operation: operation, w: w}
+}
+
+// Update reports that done of total parts are through.
+func (p *Progress) Update(done, total uint64) {
+	if p.w == nil {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	percent := 0
+	if total > 0 {
+		percent = int(100 * done / total)
+	}
+	if percent > p.last {
+		p.last = percent
+		p.print("")
+	}
+}
+
+// Finish ends the line after a success.
+func (p *Progress) Finish() {
+	if p.w == nil {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.last = 100
+	p.print("done.\n")
+}
+
+// Fail ends the line after a failure; errors are printed after it.
+func (p *Progress) Fail() {
+	if p.w == nil {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.print("failed.\n")
+}
+
+func (p *Progress) print(word string) {
+	// The line is a courtesy: nothing is done about a stderr that is gone.
+	fmt.Fprintf(p.w, "\r%s: %d%% complete...%s", p.operation, p.last, word)
+}
