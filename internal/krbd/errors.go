@@ -1,0 +1,112 @@
+package krbd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"syscall"
+)
+
+// Error is a failed map or unmap.
+type Error struct {
+	// Text says which step failed, in the words of the genuine tool, without
+	// its "rbd: " in front. It can be empty.
+	Text string
+	// Hint says what to do about it. It can be empty.
+	Hint string
+	// Errno is the reason, and the exit status of a command.
+	Errno syscall.Errno
+	// Device is the device node that the kernel has in spite of the failure,
+	// or empty.
+	Device string
+}
+
+func (e *Error) Error() string {
+	if e.Text == "" {
+		return Strerror(e.Errno)
+	}
+	return e.Text + ": " + Strerror(e.Errno)
+}
+
+func (e *Error) Unwrap() error { return e.Errno }
+
+// errnoOf is the number that stands for err in an exit status; EIO where it
+// has none of its own.
+func errnoOf(err error) syscall.Errno {
+	var errno syscall.Errno
+	switch {
+	case errors.As(err, &errno):
+		return errno
+	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, context.DeadlineExceeded):
+		return syscall.ETIMEDOUT
+	case errors.Is(err, context.Canceled):
+		return syscall.ECANCELED
+	}
+	return syscall.EIO
+}
+
+// Strerror is "(6) No such device or address": an error number as Ceph's
+// programs print it. Go's table is that of the C library with the first letter
+// of ordinary words made small.
+func Strerror(e syscall.Errno) string {
+	text := e.Error()
+	return fmt.Sprintf("(%d) %s", int(e), strings.ToUpper(text[:1])+text[1:])
+}
+
+// The words that go to a terminal, in one place. Scripts and other programs
+// match them: they are the genuine tool's, and only hints are our own.
+const (
+	textSysfsWrite  = "sysfs write failed"
+	textUdevWait    = "udev wait failed"
+	textSecret      = "failed to get secret"
+	textSecretEmpty = "warning: secret has length 0"
+	textNoMonitor   = "failed to get mon address (possible ms_mode mismatch)"
+)
+
+func textModule(status int) string {
+	return fmt.Sprintf("failed to load rbd kernel module (%d)", status)
+}
+func textAlreadyMapped(dev string) string { return "warning: image already mapped as " + dev }
+func textAddSecret(key string) string     { return fmt.Sprintf("failed to add secret '%s' to kernel", key) }
+func textNoNode(dev string) string {
+	return fmt.Sprintf("mapping succeeded but %s is not accessible, is host /dev mounted?", dev)
+}
+func textWrongNode(dev string, major, minor, wantMajor, wantMinor uint32) string {
+	return fmt.Sprintf("mapping succeeded but %s (%d:%d) does not match expected %d:%d", dev, major, minor, wantMajor, wantMinor)
+}
+func textNotBlock(dev string) string { return fmt.Sprintf("'%s' is not a block device", dev) }
+func textNotRbd(dev string) string   { return fmt.Sprintf("'%s' is not an rbd device", dev) }
+func textNotMapped(s Spec) string    { return s.String() + ": not a mapped image or snapshot" }
+func textMappedTwice(s Spec, dev string) string {
+	return fmt.Sprintf("%s: mapped more than once, unmapping %s only", s, dev)
+}
+func textOptionValue(key string) string        { return key + " option requires a value" }
+func textOptionInvalid(key, val string) string { return fmt.Sprintf("invalid %s value '%s'", key, val) }
+func textOptionUnknown(kind, key string) string {
+	return fmt.Sprintf("unknown %s option '%s'", kind, key)
+}
+
+func hintUdevAdd(dev string, err error) string {
+	return fmt.Sprintf("%s is mapped, but udev did not report it (%v): see that systemd-udevd runs and that this process is in the host's network namespace, or map with -o noudev", dev, err)
+}
+
+// MapFailed is the last line of a failed map, UnmapFailed that of an unmap,
+// ListFailed that of a list: for stderr, after the text of the error.
+func MapFailed(e syscall.Errno) string   { return "rbd: map failed: " + Strerror(e) }
+func UnmapFailed(e syscall.Errno) string { return "rbd: unmap failed: " + Strerror(e) }
+func ListFailed(e syscall.Errno) string  { return "rbd: device list failed: " + Strerror(e) }
+
+// Syslog is the line that follows every failed map on stdout.
+const Syslog = `In some cases useful info is found in syslog - try "dmesg | tail".`
+
+// What the genuine tool says of the parts of a command line that it refuses.
+const (
+	UnmapNeedsName  = "rbd: unmap requires either image name or device path"
+	BadMapOptions   = "rbd: couldn't parse map options"
+	BadUnmapOptions = "rbd: couldn't parse unmap options"
+	BadDefaults     = "rbd: couldn't parse default map options"
+	NoQuiesce       = "rbd: warning: quiesce is not supported"
+	NoQuiesceHook   = "rbd: warning: quiesce-hook is not supported"
+)
