@@ -2,9 +2,9 @@ package args
 
 import "strings"
 
-// cephValue are Ceph's own options that take a value and that callers of rbd
+// CephValue are Ceph's own options that take a value and that callers of rbd
 // use, short and long. Names are compared with "_" and "-" as equals.
-var cephValue = []string{
+var CephValue = []string{
 	"-c", "--conf", "--cluster", "--id", "--user", "-n", "--name",
 	"-m", "--mon_host", "-k", "--keyring", "-K", "--keyfile", "--key",
 	"--setuser", "--setgroup", "--auth_supported",
@@ -45,7 +45,7 @@ func Split(argv []string) (ceph, rest []string) {
 		if argv[i] == "--" {
 			return ceph, append(rest, argv[i:]...)
 		}
-		_, _, n := CephOption(argv[i:], cephValue...)
+		_, _, n := CephOption(argv[i:], CephValue...)
 		if n == 0 {
 			rest = append(rest, argv[i])
 			continue
