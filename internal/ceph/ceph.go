@@ -1,0 +1,267 @@
+// Package ceph configures librados as Ceph's own tools configure themselves
+// (files, environment, command line), connects, and opens pools. What librbd
+// does with images is not its business.
+package ceph
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"syscall"
+	"unsafe"
+
+	"github.com/ceph/go-ceph/rados"
+	"github.com/ceph/go-ceph/rbd"
+
+	"github.com/opt-rbd/opt-rbd/internal/args"
+	"github.com/opt-rbd/opt-rbd/internal/errno"
+)
+
+// #cgo LDFLAGS: -lrados
+// #include <stdlib.h>
+// #include <string.h>
+// #include <unistd.h>
+// #include <rados/librados.h>
+import "C"
+
+// Cluster is a cluster as files, environment and command line describe it.
+// Pool and Connect connect when they are first called.
+type Cluster struct {
+	conn      *rados.Conn
+	name      string // "client.admin"
+	connected bool
+	err       error // why connecting cannot work, known before it is tried
+
+	// UserGiven says that the deprecated --user was on the line.
+	UserGiven bool
+}
+
+// ErrVersion is New's answer to a line that asks for the version.
+var ErrVersion = errors.New("the version is asked for")
+
+// early are the options that decide which files are read, and so come before
+// all others.
+type early struct {
+	conf, cluster, name string
+	user, showArgs      bool
+}
+
+// New reads argv (without the program's name) and the environment, and gives
+// the words of argv that are not Ceph's. Its errors are complete lines.
+func New(argv []string) (*Cluster, []string, error) {
+	argv = args.Environ(argv, os.Getenv("CEPH_ARGS"))
+	e, rest, err := readEarly(argv)
+	if err != nil {
+		return nil, nil, err
+	}
+	if e.showArgs {
+		fmt.Println("args: " + strings.Join(argv, " "))
+	}
+	conn, err := rados.NewConnWithClusterAndUser(e.cluster, e.name)
+	if err != nil {
+		return nil, nil, &errno.Error{Code: 1, Line: "couldn't initialize rados!", Err: err}
+	}
+	c := &Cluster{conn: conn, name: e.name, UserGiven: e.user}
+	if err := c.readConfig(e.conf); err != nil {
+		return nil, nil, err
+	}
+	// What a program, unlike a library, does: say errors on stderr.
+	rest, err = c.parseArgv(append([]string{"--err-to-stderr=true"}, rest...))
+	if err != nil {
+		return nil, nil, err
+	}
+	c.err = c.checkKey()
+	return c, rest, nil
+}
+
+func readEarly(argv []string) (early, []string, error) {
+	e := early{cluster: "ceph", name: "client.admin"}
+	var rest []string
+	for i := 0; i < len(argv); i++ {
+		if argv[i] == "--" {
+			return e, append(rest, argv[i:]...), nil
+		}
+		switch argv[i] {
+		case "-v", "--version":
+			return e, nil, ErrVersion
+		case "--show_args", "--show-args":
+			e.showArgs = true
+			continue
+		}
+		name, value, words := args.CephOption(argv[i:], "--conf", "-c", "--cluster", "--id", "--user", "--name", "-n")
+		if words == 0 {
+			rest = append(rest, argv[i])
+			continue
+		}
+		if i+words > len(argv) {
+			return e, nil, &errno.Error{Code: 1, Bare: true, Line: "Option " + argv[i] + " requires an argument."}
+		}
+		i += words - 1
+		switch name {
+		case "--conf", "-c":
+			e.conf = value
+		case "--cluster":
+			e.cluster = value
+		case "--id", "--user":
+			kind, _, _ := strings.Cut(e.name, ".")
+			e.name = kind + "." + value
+			e.user = e.user || name == "--user"
+		case "--name", "-n":
+			kind, _, dotted := strings.Cut(value, ".")
+			if !dotted || !strings.Contains(" auth mon osd mds mgr client ", " "+kind+" ") {
+				return e, nil, &errno.Error{Code: 1, Bare: true, Line: "error parsing '" + value +
+					"': expected string of the form TYPE.ID, valid types are: auth, mon, osd, mds, mgr, client"}
+			}
+			e.name = value
+		}
+	}
+	return e, rest, nil
+}
+
+// readConfig reads the files of conf (a list) or, where that is empty, of
+// CEPH_CONF or the usual places. That there are none is fine unless conf
+// names them: everything can be on the command line.
+func (c *Cluster) readConfig(conf string) error {
+	var err error
+	if conf != "" {
+		err = c.conn.ReadConfigFile(conf)
+	} else {
+		err = c.conn.ReadDefaultConfigFile()
+	}
+	bare := func(line string) error { return &errno.Error{Code: 1, Bare: true, Line: line, Err: err} }
+	switch {
+	case err == nil:
+		return nil
+	case errno.Code(err) == syscall.ENOENT:
+		if conf == "" {
+			return nil
+		}
+		return bare("global_init: unable to open config file from search list " + conf)
+	case errno.Code(err) == syscall.EDOM:
+		return bare("global_init: error parsing config file.")
+	}
+	return bare("global_init: error reading config file.")
+}
+
+// parseArgv lets librados take its options out of argv.
+func (c *Cluster) parseArgv(argv []string) ([]string, error) {
+	// librados skips the first word.
+	in := make([]*C.char, 0, len(argv)+1)
+	for _, a := range append([]string{"rbd"}, argv...) {
+		in = append(in, C.CString(a))
+	}
+	// The words that are left point into those that were given.
+	out := make([]*C.char, len(in))
+	r := C.rados_conf_parse_argv_remainder(c.handle(), C.int(len(in)), &in[0], &out[0])
+	if r < 0 {
+		return nil, &errno.Error{Code: syscall.Errno(-r), Line: "couldn't initialize rados!"}
+	}
+	var rest []string
+	for _, a := range out[1:] {
+		if a != nil {
+			rest = append(rest, C.GoString(a))
+		}
+	}
+	for _, a := range in {
+		wipe(a)
+		C.free(unsafe.Pointer(a))
+	}
+	return rest, nil
+}
+
+func wipe(s *C.char) {
+	clear(unsafe.Slice((*byte)(unsafe.Pointer(s)), C.strlen(s)))
+}
+
+func (c *Cluster) handle() C.rados_t { return C.rados_t(c.conn.Cluster()) }
+
+// Config is the value of a configuration option; after Connect also those
+// that the monitors keep for clients count.
+func (c *Cluster) Config(option string) string {
+	value, err := c.conn.GetConfigOption(option)
+	if err != nil {
+		return ""
+	}
+	return value
+}
+
+// SetConfig overrides a configuration option.
+func (c *Cluster) SetConfig(option, value string) error {
+	return c.conn.SetConfigOption(option, value)
+}
+
+// Name is the client's name, "client.admin"; ID is it without the type.
+func (c *Cluster) Name() string { return c.name }
+
+// ID is what the client is called without its type: "admin".
+func (c *Cluster) ID() string {
+	_, id, _ := strings.Cut(c.name, ".")
+	return id
+}
+
+// Connect connects, once.
+func (c *Cluster) Connect() (*rados.Conn, error) {
+	if c.connected {
+		return c.conn, nil
+	}
+	err := c.err
+	if err == nil {
+		// Writes of a tool are few and few wait for a flush.
+		_ = c.SetConfig("rbd_cache_writethrough_until_flush", "false")
+		err = c.conn.Connect()
+	}
+	if err != nil {
+		return nil, &errno.Error{Code: errno.Code(err), Line: "couldn't connect to the cluster!", Err: err}
+	}
+	c.connected = true
+	return c.conn, nil
+}
+
+// Pool opens a pool, the default one where pool is empty, and in it a
+// namespace, which has to exist where it is not empty.
+func (c *Cluster) Pool(pool, namespace string) (*rados.IOContext, error) {
+	conn, err := c.Connect()
+	if err != nil {
+		return nil, err
+	}
+	// Asked for after connecting: monitors may say which pool it is.
+	standard := c.Config("rbd_default_pool")
+	if pool == "" {
+		pool = standard
+	}
+	io, err := conn.OpenIOContext(pool)
+	if err != nil {
+		code := errno.Code(err)
+		if code == syscall.ENOENT && pool == standard {
+			return nil, errors.Join(
+				&errno.Error{Code: code, Line: "error opening default pool '" + pool + "'", Err: err},
+				&errno.Error{Code: code, Bare: true, Line: "Ensure that the default pool has been created or specify an alternate pool name."})
+		}
+		return nil, errno.Wrap(err, "error opening pool '"+pool+"'")
+	}
+	if namespace == "" {
+		return io, nil
+	}
+	exists, err := rbd.NamespaceExists(io, namespace)
+	switch {
+	case err != nil:
+		err = errno.Wrap(err, "error asserting namespace")
+	case !exists:
+		err = errno.Errorf(syscall.ENOENT, "namespace '%s' does not exist.", namespace)
+	}
+	if err != nil {
+		io.Destroy()
+		return nil, err
+	}
+	io.SetNamespace(namespace)
+	return io, nil
+}
+
+// Exit ends the process without taking librados down, which would wait for
+// threads and sessions that end with the process anyway. Images that were
+// opened for writing have to be closed before, since others see their watches
+// and locks until these time out.
+func Exit(code int) {
+	C._exit(C.int(code))
+}

@@ -1,0 +1,96 @@
+package ceph
+
+import (
+	"bufio"
+	"encoding/base64"
+	"encoding/binary"
+	"errors"
+	"os"
+	"strings"
+	"syscall"
+
+	"github.com/opt-rbd/opt-rbd/internal/errno"
+)
+
+// ErrKey says that what was given as a key is none. The key is not in the
+// text, nor does librados get to see it: it would print it.
+var ErrKey = &errno.Error{Code: syscall.EINVAL, Line: "the key is not a Ceph key (base64, as printed by \"ceph auth get-key\")"}
+
+// Secret is the client's key in base64, for the kernel, from where librados
+// takes its own: the option key, the file of keyfile, the first file of
+// keyring that can be read. It is empty where cephx is switched off.
+func (c *Cluster) Secret() (string, error) {
+	if c.err != nil {
+		return "", c.err
+	}
+	if c.Config("auth_client_required") == "none" {
+		return "", nil
+	}
+	if key := c.Config("key"); key != "" {
+		return strings.ReplaceAll(key, "\n", ""), nil
+	}
+	if file := c.Config("keyfile"); file != "" {
+		key, err := os.ReadFile(file)
+		return strings.ReplaceAll(string(key), "\n", ""), err
+	}
+	keyring := c.Config("keyring")
+	for _, file := range strings.FieldsFunc(keyring, func(r rune) bool { return strings.ContainsRune(";,= \t", r) }) {
+		data, err := os.ReadFile(file)
+		if errors.Is(err, os.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return "", err
+		}
+		if key := keyringKey(string(data), c.name); key != "" {
+			return key, nil
+		}
+		return "", errno.Errorf(syscall.ENOENT, "no key for %s in %s", c.name, file)
+	}
+	return "", errno.Errorf(syscall.ENOENT, "no keyring found at %s", keyring)
+}
+
+// checkKey looks at the key that was given by option or by keyfile.
+func (c *Cluster) checkKey() error {
+	key := c.Config("key")
+	if file := c.Config("keyfile"); key == "" && file != "" {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			return nil // librados has its own view and words
+		}
+		key = string(data)
+	}
+	if key != "" && !validKey(key) {
+		return ErrKey
+	}
+	return nil
+}
+
+// validKey says whether text is a key in base64: 16 bits of type, a time of 64
+// bits, 16 bits of length and that many bytes, little endian (CryptoKey in
+// Ceph's documentation of cephx).
+func validKey(text string) bool {
+	raw, err := base64.StdEncoding.DecodeString(strings.ReplaceAll(text, "\n", ""))
+	if err != nil || len(raw) < 12 {
+		return false
+	}
+	return len(raw) >= 12+int(binary.LittleEndian.Uint16(raw[10:]))
+}
+
+// keyringKey finds the key of an entity in a keyring file.
+func keyringKey(keyring, name string) string {
+	var section, key string
+	lines := bufio.NewScanner(strings.NewReader(keyring))
+	for lines.Scan() {
+		line := strings.TrimSpace(lines.Text())
+		if strings.HasPrefix(line, "[") {
+			section = strings.TrimSpace(strings.TrimSuffix(line[1:], "]"))
+			continue
+		}
+		option, value, ok := strings.Cut(line, "=")
+		if ok && section == name && strings.TrimSpace(option) == "key" {
+			key = strings.Trim(strings.TrimSpace(value), `"`)
+		}
+	}
+	return key
+}

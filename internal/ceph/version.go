@@ -1,0 +1,37 @@
+package ceph
+
+/*
+#cgo LDFLAGS: -ldl
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <stddef.h>
+
+// Ceph's libraries have the line, but only for C++: a function that fills a
+// std::string, which begins with the pointer to its characters and is 32 bytes
+// in the C++ ABI that the function's name says.
+static const char *opt_rbd_version(void) {
+	static union { const char *chars; char space[64]; } text;
+	void (*pretty)(void *) = (void (*)(void *))dlsym(RTLD_DEFAULT, "_Z21pretty_version_to_strB5cxx11v");
+	if (pretty == NULL)
+		return NULL;
+	pretty(&text);
+	return text.chars;
+}
+*/
+import "C"
+
+import (
+	"fmt"
+
+	"github.com/ceph/go-ceph/rados"
+)
+
+// VersionString is the line that Ceph's tools print for --version: the version
+// of the libraries that this process runs with.
+func VersionString() string {
+	if text := C.opt_rbd_version(); text != nil {
+		return C.GoString(text)
+	}
+	major, minor, patch := rados.Version()
+	return fmt.Sprintf("ceph version with librados %d.%d.%d", major, minor, patch)
+}

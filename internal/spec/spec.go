@@ -1,0 +1,157 @@
+// Package spec reads specs of images and snapshots, pool/namespace/image@snap,
+// alone and together with the options that say the same.
+package spec
+
+import (
+	"regexp"
+	"strings"
+	"syscall"
+
+	"github.com/opt-rbd/opt-rbd/internal/errno"
+)
+
+// Spec names a pool, and in it an image, a snapshot or another thing. Empty
+// parts were not given.
+type Spec struct {
+	Pool, Namespace, Image, Snap string
+}
+
+// String is the spec as rbd prints it: [POOL/[NAMESPACE/]]IMAGE[@SNAP].
+func (s Spec) String() string {
+	var b strings.Builder
+	for _, part := range []string{s.Pool, s.Namespace} {
+		if part != "" {
+			b.WriteString(part + "/")
+		}
+	}
+	b.WriteString(s.Image)
+	if s.Snap != "" {
+		b.WriteString("@" + s.Snap)
+	}
+	return b.String()
+}
+
+// Names says how strict the names in a spec are. What exists has to stay
+// reachable, so only new things get the strict rules.
+type Names int
+
+const (
+	Any     Names = iota // the pool ends at the first "/", the snap begins after the first "@"
+	NewSnap              // and no "/" or "@" in the name of the snap
+	New                  // and none in any name
+)
+
+// The parts are pool, namespace, image and snap.
+var patterns = map[Names]string{
+	Any:     `\A(?:([^/]+)/(?:([^/@]+)/)?)?([^@]+)(?:@(.+))?\z`,
+	NewSnap: `\A(?:([^/]+)/(?:([^/@]+)/)?)?([^@]+)(?:@([^/@]+))?\z`,
+	New:     `\A(?:([^/@]+)/(?:([^/@]+)/)?)?([^/@]+)(?:@([^/@]+))?\z`,
+}
+
+// Parse takes a spec apart. The error is EINVAL.
+func Parse(text string, names Names) (Spec, error) {
+	parts := regexp.MustCompile(patterns[names]).FindStringSubmatch(text)
+	if parts == nil {
+		return Spec{}, errno.Errorf(syscall.EINVAL, "invalid spec '%s'", text)
+	}
+	return Spec{Pool: parts[1], Namespace: parts[2], Image: parts[3], Snap: parts[4]}, nil
+}
+
+// Snap says whether a command is about a snapshot.
+type Snap int
+
+const (
+	NoSnap Snap = iota
+	MaySnap
+	NeedSnap
+)
+
+// Form is what a command wants of a spec.
+type Form struct {
+	Snap     Snap
+	Names    Names
+	Kind     string // what is named, "image" where it is empty
+	Dest     bool   // the second of two specs: errors say "destination"
+	Optional bool   // the name itself may be missing
+}
+
+// Read joins what the options say with an operand. The option for the image
+// may itself be a whole spec, and where it is given the operand is not looked
+// at: used is then false. A part that stands in the spec beats its own option.
+func (f Form) Read(options Spec, operand string) (s Spec, used bool, err error) {
+	s = options
+	text := operand
+	// Only images can be a whole spec inside their option.
+	if options.Image != "" {
+		text = ""
+		if f.Kind == "" {
+			text = options.Image
+		}
+	} else {
+		used = true
+	}
+	if text != "" {
+		parsed, err := Parse(text, f.Names)
+		if err != nil {
+			return s, used, err
+		}
+		if parsed.Pool != "" {
+			s.Pool = parsed.Pool
+		}
+		if parsed.Namespace != "" {
+			s.Namespace = parsed.Namespace
+		}
+		s.Image = parsed.Image
+		if parsed.Snap != "" {
+			s.Snap = parsed.Snap
+		}
+	}
+	return s, used, f.check(s)
+}
+
+func (f Form) check(s Spec) error {
+	kind, dest := f.Kind, ""
+	if kind == "" {
+		kind = "image"
+	}
+	if f.Dest {
+		dest = "destination "
+	}
+	invalid := func(format string, a ...any) error { return errno.Errorf(syscall.EINVAL, format, a...) }
+	switch {
+	case s.Image == "" && !f.Optional:
+		return invalid("%s%s name was not specified", dest, kind)
+	case f.Names == New && strings.ContainsAny(s.Pool, "/@"):
+		return invalid("invalid pool name '%s'", s.Pool)
+	case strings.ContainsAny(s.Namespace, "/@"):
+		return invalid("invalid namespace name '%s'", s.Namespace)
+	case f.Snap == NoSnap && s.Snap != "":
+		return invalid("%ssnapshot name specified for a command that doesn't use it", dest)
+	case f.Snap == NeedSnap && s.Snap == "":
+		return invalid("%ssnapshot name was not specified", dest)
+	case f.Names == NewSnap && strings.ContainsAny(s.Snap, "/@"):
+		return invalid("invalid snap name '%s'", s.Snap)
+	}
+	return nil
+}
+
+// Pool joins the options for pool and namespace with an operand
+// "pool[/namespace]", which is looked at only where the option for the pool
+// was not given at all.
+func Pool(options Spec, poolGiven bool, operand string, names Names) (s Spec, used bool, err error) {
+	s = Spec{Pool: options.Pool, Namespace: options.Namespace}
+	if !poolGiven && operand != "" {
+		used = true
+		s.Pool = operand
+		if i := strings.LastIndexByte(operand, '/'); i >= 0 {
+			s.Pool, s.Namespace = operand[:i], operand[i+1:]
+		}
+	}
+	if names != Any && strings.ContainsAny(s.Pool, "/@") {
+		return s, used, errno.Errorf(syscall.EINVAL, "invalid pool '%s'", s.Pool)
+	}
+	if strings.ContainsAny(s.Namespace, "/@") {
+		return s, used, errno.Errorf(syscall.EINVAL, "invalid namespace '%s'", s.Namespace)
+	}
+	return s, used, nil
+}
