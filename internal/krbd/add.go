@@ -12,6 +12,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/opt-rbd/opt-rbd/internal/spec"
 )
 
 // head is what the kernel calls an image that is mapped as it is now, not as a
@@ -175,10 +177,10 @@ func (h Host) authenticate(req Request) (auth string, forget func(), err error) 
 }
 
 // findAdded finds the device that the kernel made of line.
-func (h Host) findAdded(line string, spec Spec) (Device, error) {
+func (h Host) findAdded(line string, want spec.Spec) (Device, error) {
 	var same []Device
 	for _, d := range h.devices() {
-		if d.Spec != spec {
+		if d.Spec != want {
 			continue
 		}
 		info, err := os.ReadFile(h.path(bus + "/devices/" + strconv.Itoa(d.ID) + "/config_info"))
@@ -194,5 +196,5 @@ func (h Host) findAdded(line string, spec Spec) (Device, error) {
 	if len(same) == 1 {
 		return same[0], nil
 	}
-	return Device{}, &Error{Text: "the kernel mapped " + spec.String() + ", but which device it is cannot be told: see rbd device list", Errno: syscall.ENODEV}
+	return Device{}, &Error{Text: "the kernel mapped " + want.String() + ", but which device it is cannot be told: see rbd device list", Errno: syscall.ENODEV}
 }

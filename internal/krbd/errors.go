@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"strings"
 	"syscall"
+
+	"github.com/opt-rbd/opt-rbd/internal/errno"
+	"github.com/opt-rbd/opt-rbd/internal/spec"
 )
 
 // Error is a failed map or unmap.
@@ -25,9 +27,9 @@ type Error struct {
 
 func (e *Error) Error() string {
 	if e.Text == "" {
-		return Strerror(e.Errno)
+		return errno.Text(e.Errno)
 	}
-	return e.Text + ": " + Strerror(e.Errno)
+	return e.Text + ": " + errno.Text(e.Errno)
 }
 
 func (e *Error) Unwrap() error { return e.Errno }
@@ -35,24 +37,16 @@ func (e *Error) Unwrap() error { return e.Errno }
 // errnoOf is the number that stands for err in an exit status; EIO where it
 // has none of its own.
 func errnoOf(err error) syscall.Errno {
-	var errno syscall.Errno
+	var number syscall.Errno
 	switch {
-	case errors.As(err, &errno):
-		return errno
+	case errors.As(err, &number):
+		return number
 	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, context.DeadlineExceeded):
 		return syscall.ETIMEDOUT
 	case errors.Is(err, context.Canceled):
 		return syscall.ECANCELED
 	}
 	return syscall.EIO
-}
-
-// Strerror is "(6) No such device or address": an error number as Ceph's
-// programs print it. Go's table is that of the C library with the first letter
-// of ordinary words made small.
-func Strerror(e syscall.Errno) string {
-	text := e.Error()
-	return fmt.Sprintf("(%d) %s", int(e), strings.ToUpper(text[:1])+text[1:])
 }
 
 // The words that go to a terminal, in one place. Scripts and other programs
@@ -76,10 +70,10 @@ func textNoNode(dev string) string {
 func textWrongNode(dev string, major, minor, wantMajor, wantMinor uint32) string {
 	return fmt.Sprintf("mapping succeeded but %s (%d:%d) does not match expected %d:%d", dev, major, minor, wantMajor, wantMinor)
 }
-func textNotBlock(dev string) string { return fmt.Sprintf("'%s' is not a block device", dev) }
-func textNotRbd(dev string) string   { return fmt.Sprintf("'%s' is not an rbd device", dev) }
-func textNotMapped(s Spec) string    { return s.String() + ": not a mapped image or snapshot" }
-func textMappedTwice(s Spec, dev string) string {
+func textNotBlock(dev string) string   { return fmt.Sprintf("'%s' is not a block device", dev) }
+func textNotRbd(dev string) string     { return fmt.Sprintf("'%s' is not an rbd device", dev) }
+func textNotMapped(s spec.Spec) string { return s.String() + ": not a mapped image or snapshot" }
+func textMappedTwice(s spec.Spec, dev string) string {
 	return fmt.Sprintf("%s: mapped more than once, unmapping %s only", s, dev)
 }
 func textOptionValue(key string) string        { return key + " option requires a value" }
@@ -92,21 +86,24 @@ func hintUdevAdd(dev string, err error) string {
 	return fmt.Sprintf("%s is mapped, but udev did not report it (%v): see that systemd-udevd runs and that this process is in the host's network namespace, or map with -o noudev", dev, err)
 }
 
-// MapFailed is the last line of a failed map, UnmapFailed that of an unmap,
-// ListFailed that of a list: for stderr, after the text of the error.
-func MapFailed(e syscall.Errno) string   { return "rbd: map failed: " + Strerror(e) }
-func UnmapFailed(e syscall.Errno) string { return "rbd: unmap failed: " + Strerror(e) }
-func ListFailed(e syscall.Errno) string  { return "rbd: device list failed: " + Strerror(e) }
+// What a failed command ends with, before a colon and the error number: see
+// errno.Wrap.
+const (
+	MapFailed   = "map failed"
+	UnmapFailed = "unmap failed"
+	ListFailed  = "device list failed"
+)
 
 // Syslog is the line that follows every failed map on stdout.
 const Syslog = `In some cases useful info is found in syslog - try "dmesg | tail".`
 
-// What the genuine tool says of the parts of a command line that it refuses.
+// What the genuine tool says of command lines that it refuses or ignores a
+// part of.
 const (
-	UnmapNeedsName  = "rbd: unmap requires either image name or device path"
-	BadMapOptions   = "rbd: couldn't parse map options"
-	BadUnmapOptions = "rbd: couldn't parse unmap options"
-	BadDefaults     = "rbd: couldn't parse default map options"
-	NoQuiesce       = "rbd: warning: quiesce is not supported"
-	NoQuiesceHook   = "rbd: warning: quiesce-hook is not supported"
+	UnmapNeedsName = "unmap requires either image name or device path"
+	BadMap         = "couldn't parse map options"
+	BadUnmap       = "couldn't parse unmap options"
+	BadDefaults    = "couldn't parse default map options"
+	NoQuiesce      = "warning: quiesce is not supported"
+	NoQuiesceHook  = "warning: quiesce-hook is not supported"
 )

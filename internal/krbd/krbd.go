@@ -8,12 +8,15 @@
 package krbd
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
 	"net/netip"
 	"path/filepath"
 	"time"
+
+	"github.com/opt-rbd/opt-rbd/internal/spec"
 )
 
 // How long udev may take, where the caller sets no other limit. A map has to
@@ -36,7 +39,7 @@ type Host struct {
 	Wait time.Duration
 }
 
-func (h Host) path(p string) string { return filepath.Join("/", h.Root, p) }
+func (h Host) path(p string) string { return filepath.Join(cmp.Or(h.Root, "/"), p) }
 
 func (h Host) warn(text string) {
 	if h.Stderr != nil {
@@ -51,24 +54,6 @@ func (h Host) wait(def time.Duration) time.Duration {
 	return def
 }
 
-// Spec names an image or, where Snap is set, a snapshot of it.
-type Spec struct {
-	Pool, Namespace, Image, Snap string
-}
-
-// String is the form that users type: POOL/[NAMESPACE/]IMAGE[@SNAP].
-func (s Spec) String() string {
-	t := s.Pool + "/"
-	if s.Namespace != "" {
-		t += s.Namespace + "/"
-	}
-	t += s.Image
-	if s.Snap != "" {
-		t += "@" + s.Snap
-	}
-	return t
-}
-
 // Monitor is one address of a monitor. A monitor that speaks both versions of
 // the messenger protocol has one for each.
 type Monitor struct {
@@ -78,7 +63,7 @@ type Monitor struct {
 
 // Request is what a map needs.
 type Request struct {
-	Spec     Spec
+	Spec     spec.Spec
 	Monitors []Monitor
 	// ID is the name of the Ceph user, without "client.".
 	ID string
@@ -92,7 +77,7 @@ type Request struct {
 // Device is a mapped image.
 type Device struct {
 	ID           int // the N of /sys/bus/rbd/devices/N
-	Spec         Spec
+	Spec         spec.Spec
 	Major, Minor uint32
 	Path         string // the device node: /dev/rbdN
 }

@@ -13,6 +13,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/opt-rbd/opt-rbd/internal/spec"
 )
 
 const bus = "sys/bus/rbd"
@@ -61,7 +63,7 @@ func (h Host) device(id string) (Device, error) {
 	}
 	d := Device{
 		ID:    n,
-		Spec:  Spec{Pool: attr("pool"), Image: attr("name"), Snap: attr("current_snap")},
+		Spec:  spec.Spec{Pool: attr("pool"), Image: attr("name"), Snap: attr("current_snap")},
 		Major: number("major"),
 		Path:  "/dev/rbd" + id,
 	}

@@ -9,6 +9,9 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/opt-rbd/opt-rbd/internal/errno"
+	"github.com/opt-rbd/opt-rbd/internal/spec"
 )
 
 // pause is what the genuine tool waits before it asks the kernel again.
@@ -31,9 +34,9 @@ func (h Host) UnmapDevice(ctx context.Context, path string, opts UnmapOptions) e
 	return h.unmap(ctx, d, opts)
 }
 
-// UnmapSpec unmaps the device that spec is mapped as; where there are several,
+// UnmapSpec unmaps the device that want is mapped as; where there are several,
 // the first one, with a warning. An error is always a [*Error].
-func (h Host) UnmapSpec(ctx context.Context, spec Spec, opts UnmapOptions) error {
+func (h Host) UnmapSpec(ctx context.Context, want spec.Spec, opts UnmapOptions) error {
 	var found []Device
 	// A listing of a folder that others change meanwhile can miss an entry.
 	for try := range 3 {
@@ -41,7 +44,7 @@ func (h Host) UnmapSpec(ctx context.Context, spec Spec, opts UnmapOptions) error
 			break
 		}
 		for _, d := range h.devices() {
-			if d.Spec == spec {
+			if d.Spec == want {
 				found = append(found, d)
 			}
 		}
@@ -50,10 +53,10 @@ func (h Host) UnmapSpec(ctx context.Context, spec Spec, opts UnmapOptions) error
 		}
 	}
 	if len(found) == 0 {
-		return &Error{Text: textNotMapped(spec), Errno: syscall.EINVAL}
+		return &Error{Text: textNotMapped(want), Errno: syscall.EINVAL}
 	}
 	if len(found) > 1 {
-		h.warn(textMappedTwice(spec, found[0].Path))
+		h.warn(textMappedTwice(want, found[0].Path))
 	}
 	return h.unmap(ctx, found[0], opts)
 }
@@ -88,7 +91,7 @@ func (h Host) unmap(ctx context.Context, d Device, opts UnmapOptions) error {
 	}
 	// It is unmapped, whatever udev has still to clean up.
 	if err := h.awaitUdev(ctx, mon, "remove", d, seq, since, h.wait(UnmapWait)); err != nil {
-		h.warn(textUdevWait + ": " + Strerror(errnoOf(err)))
+		h.warn(textUdevWait + ": " + errno.Text(errnoOf(err)))
 	}
 	return nil
 }

@@ -1,0 +1,560 @@
+//go:build guest
+
+package krbd
+
+// These tests need a kernel with rbd and a cluster: test/krbd compiles them,
+// puts them into a node and runs each of them there, as root. What they need
+// to know is in the file that the variable KRBD_GUEST names.
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/opt-rbd/opt-rbd/internal/spec"
+)
+
+var guest struct {
+	V1, V2 netip.AddrPort
+	ID     string
+	Key    string
+}
+
+func TestMain(m *testing.M) {
+	b, err := os.ReadFile(os.Getenv("KRBD_GUEST"))
+	if err == nil {
+		err = json.Unmarshal(b, &guest)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "KRBD_GUEST:", err)
+		os.Exit(1)
+	}
+	if image := os.Getenv("KRBD_MAP"); image != "" {
+		os.Exit(mapOnly(image))
+	}
+	os.Exit(m.Run())
+}
+
+// mapOnly is this program started once more to map one image and print the
+// device, as the command does.
+func mapOnly(image string) int {
+	r, err := request(image, "")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	d, err := Host{}.Map(context.Background(), r)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	fmt.Println(d.Path)
+	return 0
+}
+
+func request(image, options string) (Request, error) {
+	s, err := spec.Parse(image, spec.Any)
+	if s.Pool == "" {
+		s.Pool = "rbd"
+	}
+	r := Request{
+		Spec:     s,
+		Monitors: []Monitor{{guest.V2, true}, {guest.V1, false}},
+		ID:       guest.ID,
+		Secret:   NewSecret(guest.Key),
+	}
+	return r, errors.Join(err, r.Options.Parse(options))
+}
+
+func mustRequest(t *testing.T, image, options string) Request {
+	t.Helper()
+	r, err := request(image, options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// mapped maps an image until the test ends.
+func mapped(t *testing.T, image, options string) Device {
+	t.Helper()
+	d, err := Host{}.Map(t.Context(), mustRequest(t, image, options))
+	if err != nil {
+		t.Fatalf("map %s -o %q: %v", image, options, err)
+	}
+	t.Cleanup(func() { cleanUp(t, d.Path) })
+	return d
+}
+
+// cleanUp unmaps what a test may have left.
+func cleanUp(t *testing.T, path string) {
+	if _, err := os.Stat(filepath.Join("/sys/block", filepath.Base(path))); err != nil {
+		return
+	}
+	if err := (Host{}).UnmapDevice(context.Background(), path, UnmapOptions{}); err != nil {
+		t.Errorf("unmap %s: %v", path, err)
+	}
+}
+
+func unmapOptions(t *testing.T, text string) (o UnmapOptions) {
+	t.Helper()
+	if err := o.Parse(text); err != nil {
+		t.Fatal(err)
+	}
+	return o
+}
+
+// fails checks that err has the number, and gives its other parts.
+func fails(t *testing.T, err error, number syscall.Errno) *Error {
+	t.Helper()
+	var e *Error
+	if !errors.As(err, &e) || e.Errno != number {
+		t.Fatalf("got %v, want %v", err, number)
+	}
+	return e
+}
+
+func run(t *testing.T, argv ...string) string {
+	t.Helper()
+	out, err := exec.Command(argv[0], argv[1:]...).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v: %v: %s", argv, err, out)
+	}
+	return string(out)
+}
+
+func read(t *testing.T, path string) string {
+	t.Helper()
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.TrimSuffix(string(b), "\n")
+}
+
+func listed(t *testing.T) (paths []string) {
+	t.Helper()
+	list, err := Host{}.List()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, d := range list {
+		paths = append(paths, d.Path)
+	}
+	return paths
+}
+
+// The first test in the node: its kernel has no rbd yet.
+func TestModule(t *testing.T) {
+	if _, err := os.Stat("/sys/bus/rbd"); err == nil {
+		t.Fatal("the module is loaded: this test must be the first one in the node")
+	}
+	path := os.Getenv("PATH")
+	t.Setenv("PATH", "/nowhere")
+	var stderr bytes.Buffer
+	_, err := Host{Stderr: &stderr}.Map(t.Context(), mustRequest(t, "disk", ""))
+	if e := fails(t, err, syscall.ENOENT); e.Text != textSysfsWrite {
+		t.Error(e)
+	}
+	if got := stderr.String(); got != "rbd: failed to load rbd kernel module (127)\n" {
+		t.Error(got)
+	}
+	t.Setenv("PATH", path)
+	mapped(t, "disk", "")
+	if got := read(t, "/sys/module/rbd/parameters/single_major"); got != "Y" {
+		t.Error("single_major:", got)
+	}
+}
+
+func TestMap(t *testing.T) {
+	d := mapped(t, "disk", "")
+	if target, err := filepath.EvalSymlinks("/dev/rbd/rbd/disk"); err != nil || target != d.Path {
+		t.Error("udev was not waited for:", target, err)
+	}
+	dir := fmt.Sprintf("/sys/bus/rbd/devices/%d/", d.ID)
+	info := read(t, dir+"config_info")
+	if want := fmt.Sprintf("%v name=%s,key=client.%s rbd disk -", guest.V1, guest.ID, guest.ID); strings.TrimSpace(info) != want {
+		t.Errorf("config_info is %q, want %q", info, want)
+	}
+	if d.Spec != (spec.Spec{Pool: "rbd", Image: "disk"}) || fmt.Sprint(d.Major) != read(t, dir+"major") || fmt.Sprint(d.Minor) != read(t, dir+"minor") {
+		t.Errorf("%+v", d)
+	}
+	// The kernel collects keys that nothing refers to in the background.
+	for end := time.Now().Add(5 * time.Second); strings.Contains(read(t, "/proc/keys"), "client."+guest.ID); time.Sleep(50 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Error("the key is still in a keyring:", read(t, "/proc/keys"))
+			break
+		}
+	}
+	if err := (Host{}).UnmapDevice(t.Context(), d.Path, UnmapOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Lstat("/dev/rbd/rbd/disk"); err == nil {
+		t.Error("udev was not waited for: the link is still there")
+	}
+	fails(t, Host{}.UnmapDevice(t.Context(), d.Path, UnmapOptions{}), syscall.EINVAL)
+}
+
+func TestFeatures(t *testing.T) {
+	supported, err := Host{}.SupportedFeatures()
+	if err != nil || supported&1 == 0 {
+		t.Fatalf("%#x, %v", supported, err)
+	}
+	mapped(t, "plain", "")   // layering alone
+	mapped(t, "disk", "")    // the default features
+	mapped(t, "striped", "") // striping and data pool
+	_, err = Host{}.Map(t.Context(), mustRequest(t, "journaled", ""))
+	if e := fails(t, err, syscall.ENXIO); e.Text != textSysfsWrite || e.Device != "" {
+		t.Error(e)
+	}
+}
+
+func TestRefused(t *testing.T) {
+	_, err := Host{}.Map(t.Context(), mustRequest(t, "missing", ""))
+	fails(t, err, syscall.ENOENT)
+	_, err = Host{}.Map(t.Context(), mustRequest(t, "disk@missing", ""))
+	fails(t, err, syscall.ENOENT)
+	_, err = Host{}.Map(t.Context(), mustRequest(t, "nopool/disk", ""))
+	fails(t, err, syscall.ENOENT)
+
+	r := mustRequest(t, "disk", "noshare,mount_timeout=5")
+	r.Secret = NewSecret("AQBSZVxnAAAAABAAMTIzNDU2Nzg5MDEyMzQ1Ng==")
+	_, err = Host{}.Map(t.Context(), r)
+	fails(t, err, syscall.EACCES)
+	r.Secret = NewSecret("not base64")
+	_, err = Host{}.Map(t.Context(), r)
+	if e := fails(t, err, syscall.EINVAL); e.Text != "failed to add secret 'client."+guest.ID+"' to kernel" {
+		t.Error(e)
+	}
+
+	r = mustRequest(t, "disk", "mount_timeout=1")
+	r.Monitors = []Monitor{{Addr: netip.MustParseAddrPort("10.0.2.15:1")}}
+	_, err = Host{}.Map(t.Context(), r)
+	fails(t, err, syscall.ETIMEDOUT)
+	if left := listed(t); len(left) != 0 {
+		t.Error("mapped in spite of it:", left)
+	}
+}
+
+// The key that a mapping took along lives on in it, so the same user with
+// another key must not get the old one's connection.
+func TestProtocols(t *testing.T) {
+	for _, mode := range []string{"", "ms_mode=legacy", "ms_mode=crc", "ms_mode=secure", "ms_mode=prefer-crc", "ms_mode=prefer-secure"} {
+		d := mapped(t, "disk", mode)
+		want := guest.V2
+		if mode == "" || mode == "ms_mode=legacy" {
+			want = guest.V1
+		}
+		if info := read(t, fmt.Sprintf("/sys/bus/rbd/devices/%d/config_info", d.ID)); !strings.HasPrefix(info, want.String()+" ") {
+			t.Errorf("%q: %s", mode, info)
+		}
+		writeBlock(t, d.Path, 0, []byte(mode))
+		if got := readBlock(t, d.Path, 0, len(mode)); string(got) != mode {
+			t.Errorf("%q: read %q", mode, got)
+		}
+		cleanUp(t, d.Path)
+	}
+}
+
+const block = 4096
+
+func writeBlock(t *testing.T, path string, n int64, data []byte) {
+	t.Helper()
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_SYNC, 0)
+	if err == nil {
+		_, err = f.WriteAt(slices.Concat(data, make([]byte, block-len(data)%block)), n*block)
+		err = errors.Join(err, f.Close())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// readBlock reads from the device, not from the kernel's memory of what was
+// written.
+func readBlock(t *testing.T, path string, n int64, size int) []byte {
+	t.Helper()
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := unix.IoctlSetInt(int(f.Fd()), unix.BLKFLSBUF, 0); err != nil {
+		t.Fatal(err)
+	}
+	b := make([]byte, size)
+	if _, err := f.ReadAt(b, n*block); err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+func TestReadOnly(t *testing.T) {
+	r := mustRequest(t, "disk", "rw")
+	r.Options.SetReadOnly()
+	d, err := Host{}.Map(t.Context(), r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { cleanUp(t, d.Path) })
+	snap := mapped(t, "disk@snap", "")
+	for _, d := range []Device{d, snap} {
+		if got := read(t, "/sys/block/"+filepath.Base(d.Path)+"/ro"); got != "1" {
+			t.Errorf("%+v: ro is %s", d, got)
+		}
+	}
+	if snap.Spec.Snap != "snap" || snap.Path == d.Path {
+		t.Errorf("%+v", snap)
+	}
+	if err := (Host{}).UnmapSpec(t.Context(), snap.Spec, UnmapOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if left := listed(t); !slices.Equal(left, []string{d.Path}) {
+		t.Error(left)
+	}
+}
+
+func TestExclusive(t *testing.T) {
+	r := mustRequest(t, "disk", "noshare")
+	r.Options.SetExclusive()
+	d, err := Host{}.Map(t.Context(), r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { cleanUp(t, d.Path) })
+	_, err = Host{}.Map(t.Context(), mustRequest(t, "disk", "noshare,exclusive"))
+	fails(t, err, syscall.EROFS)
+}
+
+func TestNamespace(t *testing.T) {
+	d, other := mapped(t, "rbd/ns/disk", ""), mapped(t, "disk", "")
+	if d.Spec.Namespace != "ns" || other.Spec.Namespace != "" {
+		t.Errorf("%+v %+v", d, other)
+	}
+	if target, err := filepath.EvalSymlinks("/dev/rbd/rbd/ns/disk"); err != nil || target != d.Path {
+		t.Error(target, err)
+	}
+	if err := (Host{}).UnmapSpec(t.Context(), d.Spec, UnmapOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if left := listed(t); !slices.Equal(left, []string{other.Path}) {
+		t.Error(left)
+	}
+}
+
+func TestMappedTwice(t *testing.T) {
+	first := mapped(t, "disk", "")
+	var stderr bytes.Buffer
+	second, err := Host{Stderr: &stderr}.Map(t.Context(), mustRequest(t, "disk", ""))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { cleanUp(t, second.Path) })
+	if got := stderr.String(); got != "rbd: warning: image already mapped as "+first.Path+"\n" || first.Path == second.Path {
+		t.Error(got, first, second)
+	}
+	stderr.Reset()
+	if err := (Host{Stderr: &stderr}).UnmapSpec(t.Context(), first.Spec, UnmapOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if got := stderr.String(); got != "rbd: rbd/disk: mapped more than once, unmapping "+first.Path+" only\n" {
+		t.Error(got)
+	}
+}
+
+func TestBusy(t *testing.T) {
+	d := mapped(t, "disk", "")
+	run(t, "mkfs.ext4", "-q", d.Path)
+	dir := t.TempDir()
+	if err := unix.Mount(d.Path, dir, "ext4", 0, ""); err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Unmount(dir, unix.MNT_DETACH)
+	e := fails(t, Host{}.UnmapDevice(t.Context(), d.Path, UnmapOptions{}), syscall.EBUSY)
+	if e.Text != textSysfsWrite || e.Device != d.Path {
+		t.Errorf("%+v", e)
+	}
+	if err := os.WriteFile(dir+"/file", []byte("still mounted"), 0o644); err != nil {
+		t.Error(err)
+	}
+	if err := (Host{}).UnmapDevice(t.Context(), d.Path, unmapOptions(t, "force")); err != nil {
+		t.Error(err)
+	}
+	if left := listed(t); len(left) != 0 {
+		t.Error(left)
+	}
+}
+
+// A partition means the disk that it is on.
+func TestPartition(t *testing.T) {
+	d := mapped(t, "disk", "")
+	// A table with one Linux partition from 1 MiB on, 8 MiB long.
+	table := make([]byte, 512)
+	entry := table[446:]
+	entry[4] = 0x83
+	binary.LittleEndian.PutUint32(entry[8:], 2048)
+	binary.LittleEndian.PutUint32(entry[12:], 16384)
+	table[510], table[511] = 0x55, 0xaa
+	writeBlock(t, d.Path, 0, table)
+	f, err := os.Open(d.Path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = unix.IoctlSetInt(int(f.Fd()), unix.BLKRRPART, 0)
+	f.Close()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := (Host{}).UnmapDevice(t.Context(), d.Path+"p1", UnmapOptions{}); err != nil {
+		t.Error(err)
+	}
+	if left := listed(t); len(left) != 0 {
+		t.Error(left)
+	}
+	d = mapped(t, "disk", "")
+	writeBlock(t, d.Path, 0, nil)
+}
+
+// stopUdev stops udevd and its sockets, which would start it again.
+func stopUdev(t *testing.T) {
+	t.Helper()
+	run(t, "udevadm", "settle")
+	run(t, "systemctl", "stop", "systemd-udevd-control.socket", "systemd-udevd-kernel.socket", "systemd-udevd.service")
+	t.Cleanup(func() {
+		run(t, "systemctl", "start", "systemd-udevd-control.socket", "systemd-udevd-kernel.socket", "systemd-udevd.service")
+	})
+}
+
+func TestUdevStopped(t *testing.T) {
+	stopUdev(t)
+	start := time.Now()
+	d, err := Host{Wait: 2 * time.Second}.Map(t.Context(), mustRequest(t, "disk", ""))
+	e := fails(t, err, syscall.ETIMEDOUT)
+	if e.Text != textUdevWait || e.Device != d.Path || !strings.Contains(e.Hint, d.Path+" is mapped") || !strings.Contains(e.Hint, "noudev") {
+		t.Errorf("%+v", e)
+	}
+	if took := time.Since(start); took > 10*time.Second {
+		t.Error("took", took)
+	}
+	if left := listed(t); len(left) != 1 || left[0] != d.Path {
+		t.Error(left)
+	}
+	var stderr bytes.Buffer
+	if err := (Host{Wait: time.Second, Stderr: &stderr}).UnmapDevice(t.Context(), d.Path, UnmapOptions{}); err != nil {
+		t.Error(err)
+	}
+	// A record of an earlier device with this number may be in udev's
+	// database: then there is something to wait for, in vain.
+	if got := stderr.String(); got != "" && got != "rbd: udev wait failed: (110) Connection timed out\n" {
+		t.Error(got)
+	}
+	d = mapped(t, "disk", "noudev")
+	if err := (Host{}).UnmapDevice(t.Context(), d.Path, unmapOptions(t, "noudev")); err != nil {
+		t.Error(err)
+	}
+}
+
+// With the smallest buffer there is, the events of one map do not fit.
+func TestNetlinkOverflow(t *testing.T) {
+	mon, err := openMonitor(groupUdev, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer mon.Close()
+	since := time.Now()
+	d := mapped(t, "disk", "noudev")
+	run(t, "udevadm", "trigger", "--settle", "--type=devices", "--subsystem-match=block")
+	if err := (Host{}).awaitUdev(t.Context(), mon, "add", d, (Host{}).diskseq(d), since, 30*time.Second); err != nil {
+		t.Error(err)
+	}
+	if !mon.lost {
+		t.Error("no event was lost: the test shows nothing")
+	}
+}
+
+// Each of many maps at once has to print its own device, by other programs'
+// maps of the same image, too.
+func TestManyAtOnce(t *testing.T) {
+	var images []string
+	for i := range 30 {
+		images = append(images, fmt.Sprintf("many%d", i))
+	}
+	for range 20 {
+		images = append(images, "many0")
+	}
+	paths, errs := make([]string, len(images)), make([]error, len(images))
+	var wg sync.WaitGroup
+	start := time.Now()
+	for i, image := range images {
+		wg.Go(func() {
+			cmd := exec.Command("/proc/self/exe")
+			cmd.Env = append(os.Environ(), "KRBD_MAP="+image)
+			var stderr bytes.Buffer
+			cmd.Stderr = &stderr
+			out, err := cmd.Output()
+			paths[i] = strings.TrimSpace(string(out))
+			if err != nil {
+				errs[i] = fmt.Errorf("%w: %s", err, &stderr)
+			}
+		})
+	}
+	wg.Wait()
+	t.Logf("%d maps at once in %v", len(images), time.Since(start).Round(time.Millisecond))
+	seen := map[string]string{}
+	for i, image := range images {
+		if errs[i] != nil {
+			t.Errorf("%s: %v", image, errs[i])
+			continue
+		}
+		t.Cleanup(func() { cleanUp(t, paths[i]) })
+		if other, ok := seen[paths[i]]; ok {
+			t.Errorf("%s was given to %s and to %s", paths[i], other, image)
+		}
+		seen[paths[i]] = image
+		if got := read(t, "/sys/bus/rbd/devices/"+strings.TrimPrefix(paths[i], "/dev/rbd")+"/name"); got != image {
+			t.Errorf("map %s printed %s, which is %s", image, paths[i], got)
+		}
+	}
+}
+
+// test/krbd looks at the image from outside between these two.
+func TestDiscardFill(t *testing.T) {
+	d := mapped(t, "thin", "")
+	for i := range int64(8) {
+		writeBlock(t, d.Path, i*1024, bytes.Repeat([]byte{1}, 1<<20))
+	}
+}
+
+func TestDiscard(t *testing.T) {
+	d := mapped(t, "thin", "")
+	f, err := os.OpenFile(d.Path, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	size, err := unix.IoctlGetInt(int(f.Fd()), unix.BLKGETSIZE64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	span := [2]uint64{0, uint64(size)}
+	if _, _, e := unix.Syscall(unix.SYS_IOCTL, f.Fd(), unix.BLKDISCARD, uintptr(unsafe.Pointer(&span))); e != 0 {
+		t.Fatal(e)
+	}
+	f.Close()
+}

@@ -1,0 +1,146 @@
+package krbd
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"os"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"time"
+)
+
+func capture(t testing.TB, name string) []byte {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join("testdata", name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// The messages are captures: see testdata/README.
+func TestParseEvent(t *testing.T) {
+	for _, c := range []struct {
+		file, action string
+		d            Device
+		seq          string
+	}{
+		{"udev-add", "add", Device{Major: 254, Minor: 0}, "9"},
+		{"kernel-add", "add", Device{Major: 254, Minor: 0}, "9"},
+		{"udev-remove", "remove", Device{Major: 254, Minor: 0}, "9"},
+	} {
+		e, ok := parseEvent(capture(t, c.file))
+		if !ok || e["ACTION"] != c.action || !e.block(c.d, c.seq) || !e.block(c.d, "") {
+			t.Errorf("%s: %v", c.file, e)
+		}
+		if e.block(Device{Major: 254, Minor: 16}, "") || e.block(c.d, "1"+c.seq) {
+			t.Errorf("%s: taken for another disk's", c.file)
+		}
+	}
+	if e, ok := parseEvent(capture(t, "udev-add-bus")); !ok || e["SUBSYSTEM"] != "rbd" || e.block(Device{}, "") {
+		t.Errorf("event of the bus: %v", e)
+	}
+}
+
+func FuzzParseEvent(f *testing.F) {
+	for _, name := range []string{"udev-add", "kernel-add", "udev-remove", "udev-add-bus"} {
+		f.Add(capture(f, name))
+	}
+	header := append([]byte("libudev\x00"), make([]byte, 32)...)
+	binary.BigEndian.PutUint32(header[8:], udevMagic)
+	binary.NativeEndian.PutUint32(header[16:], 0xffffffff)
+	binary.NativeEndian.PutUint32(header[20:], 8)
+	f.Add(header)
+	f.Fuzz(func(t *testing.T, msg []byte) {
+		if e, ok := parseEvent(msg); ok {
+			for k, v := range e {
+				if !bytes.Contains(msg, []byte(k+"="+v)) {
+					t.Errorf("%q=%q is not in the message", k, v)
+				}
+			}
+		}
+	})
+}
+
+// Events of another device, or of an earlier one of the same number, must not
+// end the wait; udev's database must, but only a new record of it.
+func TestAwaitUdev(t *testing.T) {
+	h := Host{Root: t.TempDir()}
+	d := Device{ID: 0, Major: 254, Minor: 0, Path: "/dev/rbd0"}
+	add := func(seq string) event {
+		return event{"ACTION": "add", "SUBSYSTEM": "block", "MAJOR": "254", "MINOR": "0", "DISKSEQ": seq}
+	}
+	await := func(mon *monitor, action string) error {
+		return h.awaitUdev(t.Context(), mon, action, d, "7", time.Now(), 300*time.Millisecond)
+	}
+	open := func(events ...event) *monitor {
+		mon, err := openMonitor(groupKernel, 1<<16)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(mon.Close)
+		mon.events = events
+		return mon
+	}
+
+	if err := await(open(add("6"), add("7")), "add"); err != nil {
+		t.Error(err)
+	}
+	if err := await(open(add("6")), "add"); !errors.Is(err, syscall.ETIMEDOUT) {
+		t.Error(err)
+	}
+	record := h.path("run/udev/data/b254:0")
+	if err := os.MkdirAll(filepath.Dir(record), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(record, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := await(nil, "add"); err != nil {
+		t.Error("with a new record in the database and no monitor:", err)
+	}
+	if err := await(nil, "remove"); !errors.Is(err, syscall.ETIMEDOUT) {
+		t.Error("removed, but the record is still there:", err)
+	}
+	old := time.Now().Add(-time.Minute)
+	if err := os.Chtimes(record, old, old); err != nil {
+		t.Fatal(err)
+	}
+	if err := await(nil, "add"); !errors.Is(err, syscall.ETIMEDOUT) {
+		t.Error("with a record from before:", err)
+	}
+	if err := os.Remove(record); err != nil {
+		t.Fatal(err)
+	}
+	lost := open()
+	lost.lost = true
+	if err := await(lost, "remove"); err != nil {
+		t.Error("after lost events, with the record gone:", err)
+	}
+	if err := os.WriteFile(h.path("run/udev/queue"), nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := await(lost, "remove"); !errors.Is(err, syscall.ETIMEDOUT) {
+		t.Error("while udev is busy:", err)
+	}
+
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := h.awaitUdev(ctx, open(), "add", d, "7", time.Now(), time.Hour); !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+}
+
+// A reader that is kept from reading for too long is told so by the kernel.
+func TestWakeEndsCollect(t *testing.T) {
+	mon, err := openMonitor(groupUdev, monitorBuffer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer mon.Close()
+	time.AfterFunc(20*time.Millisecond, mon.wake)
+	mon.collect()
+}
