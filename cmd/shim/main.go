@@ -1,3 +1,8 @@
+// The runtime need not ask the cgroup how many threads it may use: there is one.
+//
+//go:debug containermaxprocs=0
+//go:debug updatemaxprocs=0
+
 // Command shim is what a node has as /opt/bin/rbd: a static program that runs the rbd of the payload beside it.
 package main
 

@@ -3,7 +3,6 @@ package launch
 import (
 	"bytes"
 	"encoding/binary"
-	"os"
 	"syscall"
 )
 
@@ -11,14 +10,18 @@ import (
 // ELF of this machine's kind; execve(2) is left to judge those. debug/elf would do the same at four times the size of
 // the launcher.
 func readInterpreter(path string) (string, error) {
-	f, err := os.Open(path)
+	// Not os.Open, which sets up polling first.
+	fd, err := syscall.Open(path, syscall.O_RDONLY|syscall.O_CLOEXEC, 0)
 	if err != nil {
 		return "", err
 	}
-	defer f.Close()
+	defer syscall.Close(fd)
 	// elf(5): the header has the place, the size and the number of the program headers.
 	head := make([]byte, 4096)
-	n, err := f.ReadAt(head, 0)
+	n, err := syscall.Pread(fd, head, 0)
+	if err != nil {
+		return "", err
+	}
 	if n < 64 || string(head[:5]) != "\x7fELF\x02" {
 		return "", nil
 	}
@@ -35,10 +38,11 @@ func readInterpreter(path string) (string, error) {
 			continue
 		}
 		name := make([]byte, min(order.Uint64(entry[32:]), syscall.PathMax))
-		if _, err := f.ReadAt(name, int64(order.Uint64(entry[8:]))); err != nil {
-			return "", nil
+		n, err := syscall.Pread(fd, name, int64(order.Uint64(entry[8:])))
+		if err != nil {
+			return "", err
 		}
-		name, _, _ = bytes.Cut(name, []byte{0})
+		name, _, _ = bytes.Cut(name[:n], []byte{0})
 		return string(name), nil
 	}
 	return "", nil
