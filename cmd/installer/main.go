@@ -1,0 +1,155 @@
+// The installer puts rbd on a node that cannot install packages, says
+// beforehand what it would change, and takes it back again.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/opt-rbd/opt-rbd/internal/node"
+)
+
+// errState ends a command whose answer is an exit code: it has said all.
+type errState int
+
+func (e errState) Error() string { return fmt.Sprintf("exit code %d", int(e)) }
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	err := app().RunContext(ctx, os.Args)
+	if state := errState(0); errors.As(err, &state) {
+		os.Exit(int(state))
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "installer:", err)
+		os.Exit(1)
+	}
+}
+
+func app() *cli.App {
+	var beside string
+	if self, err := os.Executable(); err == nil {
+		beside = filepath.Dir(self)
+	}
+	where := []cli.Flag{
+		&cli.StringFlag{Name: "root", Value: "/", Usage: "folder with the node's files; other than / only files are written"},
+		&cli.StringFlag{Name: "prefix", Value: "/opt", Usage: "launcher in PREFIX/bin, payload in PREFIX/rbd"},
+		&cli.BoolFlag{Name: "no-restart", Usage: "files only: load, reload and restart nothing"},
+		&cli.DurationFlag{Name: "timeout", Value: 90 * time.Second, Usage: "longest wait for one job of systemd"},
+		&cli.BoolFlag{Name: "quiet", Aliases: []string{"q"}, Usage: "say nothing but errors"},
+	}
+	unit := &cli.StringFlag{Name: "kubelet-unit", Value: "kubelet.service", Usage: "unit that runs kubelet"}
+	what := append([]cli.Flag{
+		&cli.StringFlag{Name: "payload", Value: filepath.Join(beside, "payload"), Usage: "folder with rbd and its libraries", DefaultText: "payload beside the installer"},
+		&cli.StringFlag{Name: "shim", Value: filepath.Join(beside, "shim"), Usage: "the launcher", DefaultText: "shim beside the installer"},
+		unit,
+	}, where...)
+
+	return &cli.App{
+		Name:  "installer",
+		Usage: "put rbd on a node that cannot install packages",
+		Description: `Puts the launcher, its payload and three small settings on a node, and proves
+that kubelet finds rbd. Nothing is written that is there already, and nothing is
+restarted that need not be.
+
+  installer plan                    what would change, as a diff
+  installer install                 make it so
+  installer status                  what is in place, line by line
+  installer uninstall               take back exactly that
+  installer plan --root /mnt/node   the same for files below another folder`,
+		HideHelpCommand: true,
+		HideVersion:     true,
+		CommandNotFound: nil,
+		ExitErrHandler:  func(*cli.Context, error) {}, // main says it, once
+		Commands: []*cli.Command{
+			{
+				Name:      "plan",
+				Usage:     "show what install would change; exit code 2 when there is something",
+				ArgsUsage: " ",
+				Flags:     what,
+				Action: func(c *cli.Context) error {
+					return on(c, func(n *node.Node) error {
+						pending, err := n.Plan(c.Context, c.App.Writer)
+						if err == nil && pending {
+							err = errState(2)
+						}
+						return err
+					})
+				},
+			},
+			{
+				Name:      "install",
+				Usage:     "make the changes, restart kubelet if it must be, prove the result",
+				ArgsUsage: " ",
+				Flags:     what,
+				Action: func(c *cli.Context) error {
+					return on(c, func(n *node.Node) error { return n.Install(c.Context) })
+				},
+			},
+			{
+				Name:      "status",
+				Usage:     "say what is in place; exit code 1 when something is not",
+				ArgsUsage: " ",
+				Flags:     append([]cli.Flag{unit}, where...),
+				Action: func(c *cli.Context) error {
+					return on(c, func(n *node.Node) error {
+						ok, err := n.Status(c.Context, c.App.Writer)
+						if err == nil && !ok {
+							err = errState(1)
+						}
+						return err
+					})
+				},
+			},
+			{
+				Name:      "uninstall",
+				Usage:     "take back what install did and restore what stood there before",
+				ArgsUsage: " ",
+				Flags:     where,
+				Action: func(c *cli.Context) error {
+					return on(c, func(n *node.Node) error { return n.Uninstall(c.Context) })
+				},
+			},
+		},
+		Action: func(c *cli.Context) error {
+			if c.Args().Present() {
+				return fmt.Errorf("no command %q: see installer --help", c.Args().First())
+			}
+			return cli.ShowAppHelp(c)
+		},
+	}
+}
+
+// on opens the node that the flags name.
+func on(c *cli.Context, do func(*node.Node) error) (err error) {
+	if c.Args().Present() {
+		return fmt.Errorf("unexpected argument %q: see installer %s --help", c.Args().First(), c.Command.Name)
+	}
+	o := node.Options{
+		Root:      c.String("root"),
+		Prefix:    c.String("prefix"),
+		Payload:   c.String("payload"),
+		Shim:      c.String("shim"),
+		Unit:      c.String("kubelet-unit"),
+		NoRestart: c.Bool("no-restart"),
+		Timeout:   c.Duration("timeout"),
+	}
+	if !c.Bool("quiet") {
+		o.Say = func(format string, args ...any) { fmt.Fprintf(c.App.Writer, format+"\n", args...) }
+	}
+	n, err := node.Open(c.Context, o)
+	if err != nil {
+		return err
+	}
+	defer n.Close()
+	return do(n)
+}

@@ -1,0 +1,250 @@
+package node
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"unicode/utf8"
+
+	"github.com/aymanbagabas/go-udiff"
+)
+
+// A step is one thing that a node must have. Plan, install and status are
+// loops over steps and know nothing of what each is about.
+type step interface {
+	// name is what the step is about, as a person calls it.
+	name() string
+	// check looks at the node, compares and changes nothing.
+	check(ctx context.Context, n *Node) (state, error)
+	// apply makes it so where check said that it is not, and says what was
+	// done. Afterwards check proves it.
+	apply(ctx context.Context, n *Node) (done string, err error)
+}
+
+// A state is what check found.
+type state struct {
+	ok   bool
+	word string // ok, missing, changed
+	why  string // what is there, or what is wrong with it
+	todo string // what apply would do
+	diff string // unified, of a file whose text would change
+}
+
+func good(why string) state { return state{ok: true, word: "ok", why: why} }
+
+// differs compares what is wanted at a path with what is there; "" is no
+// difference. A file that is not root's could be changed by others.
+func differs(want, have object) string {
+	switch {
+	case have.Kind == absent:
+		return "not there"
+	case want.Kind != have.Kind:
+		return fmt.Sprintf("a %s, not a %s", have.Kind, want.Kind)
+	case want.Target != have.Target:
+		return fmt.Sprintf("points at %s, not at %s", have.Target, want.Target)
+	case want.Digest != have.Digest:
+		return "other content"
+	case want.Kind == file && want.Mode != have.Mode:
+		return fmt.Sprintf("mode %04o, not %04o", have.Mode, want.Mode)
+	case want.Kind == file && have.UID != uint32(os.Geteuid()):
+		return fmt.Sprintf("owned by uid %d", have.UID)
+	}
+	return ""
+}
+
+func word(have object) string {
+	if have.Kind == absent {
+		return "missing"
+	}
+	return "changed"
+}
+
+// fileStep is a file with its content.
+type fileStep struct {
+	path string
+	mode fs.FileMode
+	text []byte // content, unless from is set
+	from string // file of this machine that is copied
+}
+
+func (s fileStep) name() string  { return s.path }
+func (s fileStep) place() string { return s.path }
+
+func (s fileStep) open() (io.ReadCloser, error) {
+	if s.from == "" {
+		return io.NopCloser(bytes.NewReader(s.text)), nil
+	}
+	f, err := os.Open(s.from)
+	return f, named(s.from, err)
+}
+
+func (s fileStep) want() (object, error) {
+	r, err := s.open()
+	if err != nil {
+		return object{}, err
+	}
+	defer r.Close()
+	sum, err := digest(r)
+	return object{Kind: file, Mode: uint32(s.mode), UID: uint32(os.Geteuid()), GID: uint32(os.Getegid()), Digest: sum}, named(s.from, err)
+}
+
+func (s fileStep) check(_ context.Context, n *Node) (state, error) {
+	want, err := s.want()
+	if err != nil {
+		return state{}, err
+	}
+	have, err := n.tree.look(s.path)
+	if err != nil {
+		return state{}, err
+	}
+	if have.Kind == folder || have.Kind == special {
+		return state{}, fmt.Errorf("%s is a %s: move it away, a file has to stand there", s.path, have.Kind)
+	}
+	why := differs(want, have)
+	if why == "" {
+		return good(""), nil
+	}
+	st := state{word: word(have), why: why, todo: "write " + s.path}
+	if have.Kind != absent && n.foreign(s.path, have) {
+		st.todo += ", keep what stands there as " + beforeName(s.path)
+	}
+	if s.from == "" && want.Digest != have.Digest {
+		var old []byte
+		from := "/dev/null"
+		if have.Kind == file {
+			from = s.path
+			if old, err = n.tree.read(s.path); err != nil {
+				return state{}, named(s.path, err)
+			}
+		}
+		if utf8.Valid(old) {
+			st.diff = udiff.Unified(from, s.path, string(old), string(s.text))
+		}
+	}
+	return st, nil
+}
+
+func (s fileStep) apply(_ context.Context, n *Node) (string, error) {
+	want, err := s.want()
+	if err != nil {
+		return "", err
+	}
+	note, err := n.prepare(s.path, want)
+	if err != nil {
+		return "", err
+	}
+	r, err := s.open()
+	if err != nil {
+		return "", err
+	}
+	defer r.Close()
+	return s.path + " written" + note, n.tree.write(s.path, s.mode, r)
+}
+
+// linkStep is a symbolic link.
+type linkStep struct {
+	path, target string
+}
+
+func (s linkStep) name() string  { return s.path }
+func (s linkStep) place() string { return s.path }
+func (s linkStep) want() object  { return object{Kind: link, Target: s.target} }
+
+func (s linkStep) check(_ context.Context, n *Node) (state, error) {
+	have, err := n.tree.look(s.path)
+	if err != nil {
+		return state{}, err
+	}
+	if have.Kind == folder || have.Kind == special {
+		return state{}, fmt.Errorf("%s is a %s: move it away, a link has to stand there", s.path, have.Kind)
+	}
+	why := differs(s.want(), have)
+	if why == "" {
+		return good("-> " + s.target), nil
+	}
+	return state{word: word(have), why: why, todo: fmt.Sprintf("link %s -> %s", s.path, s.target)}, nil
+}
+
+func (s linkStep) apply(_ context.Context, n *Node) (string, error) {
+	note, err := n.prepare(s.path, s.want())
+	if err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("%s -> %s%s", s.path, s.target, note), n.tree.symlink(s.target, s.path)
+}
+
+// payloadStep is the folder with rbd, its libraries and plugins.
+type payloadStep struct {
+	path   string
+	from   string // folder of this machine
+	digest string
+	size   int64 // bytes
+}
+
+func (s payloadStep) name() string  { return s.path }
+func (s payloadStep) place() string { return s.path }
+func (s payloadStep) want() object  { return object{Kind: payloadFolder, Digest: s.digest} }
+
+func (s payloadStep) check(_ context.Context, n *Node) (state, error) {
+	have, err := n.tree.lookFolder(s.path)
+	if err != nil {
+		return state{}, err
+	}
+	why := differs(s.want(), have)
+	if why == "" {
+		return good(""), nil
+	}
+	return state{word: word(have), why: why, todo: fmt.Sprintf("copy %s (%.1f MB) to %s", s.from, float64(s.size)/1e6, s.path)}, nil
+}
+
+func (s payloadStep) apply(_ context.Context, n *Node) (string, error) {
+	if _, err := n.prepare(s.path, s.want()); err != nil {
+		return "", err
+	}
+	stage := newName(s.path)
+	if err := n.tree.copyFolder(stage, s.from); err != nil {
+		return "", err
+	}
+	// A damaged payload of this name cannot be replaced by rename alone.
+	if err := n.tree.remove(s.path); err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("%s copied, %.1f MB", s.path, float64(s.size)/1e6), n.tree.rename(stage, s.path)
+}
+
+// prepare gets a path ready for what will be renamed onto it: the record knows
+// first, the folders are there, what belongs to somebody else is kept.
+func (n *Node) prepare(name string, want object) (note string, err error) {
+	if n.record == nil {
+		if n.record, err = newRecord(n.tree, n.Prefix, n.Unit); err != nil {
+			return "", err
+		}
+	}
+	if err := n.record.makeFolders(n.tree, path.Dir(name)); err != nil {
+		return "", err
+	}
+	now, err := n.tree.look(name)
+	if err != nil {
+		return "", err
+	}
+	if want.Kind == payloadFolder {
+		now = object{Kind: absent} // no name of somebody else's: nothing to keep
+	}
+	if now.Kind != absent && n.foreign(name, now) {
+		note = ", what stood there is kept as " + beforeName(name)
+	}
+	return note, n.record.replace(n.tree, name, want, now)
+}
+
+// foreign says whether what stands at a path was put there by somebody else.
+func (n *Node) foreign(name string, have object) bool {
+	if n.record == nil {
+		return true
+	}
+	e := n.record.find(name)
+	return e == nil || have == e.Before || !e.ours(have)
+}

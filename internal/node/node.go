@@ -1,0 +1,454 @@
+// Package node makes a node able to run rbd and takes that back again: the
+// launcher, the payload, the kernel module, the PATH of systemd's services,
+// the kubelet that has to see it.
+//
+// Everything is a step that looks, compares, applies and is looked at again.
+// Plan only looks; Install applies what differs and proves it; a second
+// Install finds nothing to do. A record of what was written and of what stood
+// there before makes Uninstall exact, also after an interruption.
+//
+// It is not for making payloads (internal/payload) and not for running them
+// (internal/launch).
+package node
+
+import (
+	"cmp"
+	"context"
+	"debug/elf"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/opt-rbd/opt-rbd/internal/payload"
+	"github.com/opt-rbd/opt-rbd/systemd"
+)
+
+// Options say which node and what to put there.
+type Options struct {
+	Root      string        // folder with the node's files; "/" is the running node, with its systemd and kernel
+	Prefix    string        // PREFIX/bin gets the launcher, PREFIX/rbd the payload
+	Payload   string        // folder of this machine with payload.json and usr/
+	Shim      string        // file of this machine that becomes PREFIX/bin/rbd
+	Unit      string        // kubelet's unit
+	NoRestart bool          // files only: systemd and the kernel are left alone
+	Timeout   time.Duration // longest wait for one job of systemd
+	// Say tells a person what was done, one line a call.
+	Say func(format string, args ...any)
+}
+
+// A Node is one node, looked at or worked on. Close it after use.
+type Node struct {
+	Options
+	tree    *tree
+	record  *record  // nil while nothing is installed
+	systemd *manager // nil where only files count
+}
+
+// Open reads what is installed and connects to systemd where it is needed.
+func Open(ctx context.Context, o Options) (*Node, error) {
+	if !path.IsAbs(o.Prefix) || path.Clean(o.Prefix) == "/" || strings.ContainsAny(o.Prefix, ":\"\\\n%") {
+		return nil, fmt.Errorf("cannot use %q as --prefix: give an absolute folder such as /opt", o.Prefix)
+	}
+	o.Prefix = path.Clean(o.Prefix)
+	if path.Ext(o.Unit) == "" {
+		o.Unit += ".service"
+	}
+	o.Timeout = cmp.Or(o.Timeout, 90*time.Second)
+	if o.Say == nil {
+		o.Say = func(string, ...any) {}
+	}
+	root, err := filepath.Abs(o.Root)
+	if err != nil {
+		return nil, err
+	}
+	o.Root = root
+	n := &Node{Options: o}
+	if n.tree, err = openTree(root); err != nil {
+		return nil, err
+	}
+	if n.record, err = readRecord(n.tree, o.Prefix); err != nil {
+		return nil, errors.Join(err, n.Close())
+	}
+	if n.live() && !o.NoRestart {
+		if _, err := os.Stat("/run/systemd/system"); err != nil { // the test of sd_booted(3)
+			return nil, errors.Join(errors.New("systemd does not run here: --no-restart puts the files in place and leaves the rest to you"), n.Close())
+		}
+		if n.systemd, err = dialManager(ctx, o.Timeout); err != nil {
+			return nil, errors.Join(err, n.Close())
+		}
+	}
+	return n, nil
+}
+
+// Close frees what Open took.
+func (n *Node) Close() error {
+	if n.systemd != nil {
+		n.systemd.close()
+	}
+	return n.tree.root.Close()
+}
+
+// live says whether this is the running node and not a folder with one.
+func (n *Node) live() bool      { return n.Root == "/" }
+func (n *Node) bin() string     { return path.Join(n.Prefix, "bin") }
+func (n *Node) command() string { return path.Join(n.bin(), "rbd") }
+
+// steps returns what this node needs, in the order in which it is made.
+func (n *Node) steps(ctx context.Context) ([]step, error) {
+	manifest, err := n.fits()
+	if err != nil {
+		return nil, err
+	}
+	servicePath, after, err := n.servicePath(ctx)
+	if err != nil {
+		return nil, err
+	}
+	src, err := os.OpenRoot(n.Payload)
+	if err != nil {
+		return nil, named(n.Payload, err)
+	}
+	defer src.Close()
+	sum, err := summary(src.FS())
+	if err != nil {
+		return nil, named(n.Payload, err)
+	}
+	version := path.Join("versions", manifest.ID)
+	steps := []step{
+		payloadStep{path: path.Join(home(n.Prefix), version), from: n.Payload, digest: sum, size: manifest.Size},
+		linkStep{path: path.Join(home(n.Prefix), "current"), target: version},
+		fileStep{path: n.command(), mode: 0o755, from: n.Shim},
+	}
+	if n.live() {
+		steps = append(steps, commandStep{n.command()})
+	}
+	steps = append(steps,
+		fileStep{path: "/etc/modules-load.d/rbd.conf", mode: 0o644, text: []byte(systemd.ModulesLoad)},
+		fileStep{path: managerFile, mode: 0o644, text: []byte(systemd.Manager(quoted(servicePath)))},
+	)
+	return append(steps, n.liveSteps(after)...), nil
+}
+
+func (n *Node) liveSteps(after setting) []step {
+	if n.systemd == nil {
+		return nil
+	}
+	return []step{moduleStep{}, pathStep{after}, kubeletStep{}}
+}
+
+// servicePath returns the PATH that all services are to get: the one that
+// holds without us, with our folder last.
+func (n *Node) servicePath(ctx context.Context) (value string, after setting, err error) {
+	base, after, err := managerPaths(n.tree)
+	if err != nil {
+		return "", after, err
+	}
+	value = base.path
+	if e := n.entry(managerFile); value == "" && e != nil {
+		// Ours already says what held before it came.
+		now, err := n.tree.look(managerFile)
+		if err != nil {
+			return "", after, err
+		}
+		if now.same(e.Wrote) {
+			text, err := n.tree.read(managerFile)
+			if err != nil {
+				return "", after, named(managerFile, err)
+			}
+			value, _ = lastPath(string(text), "")
+		}
+	}
+	if value == "" && n.systemd != nil {
+		env, err := n.systemd.environment(ctx)
+		if err != nil {
+			return "", after, err
+		}
+		value, _ = pathOf(env)
+		value = literal(value)
+	}
+	return withFolder(cmp.Or(value, defaultPath), n.bin()), after, nil
+}
+
+func (n *Node) entry(name string) *entry {
+	if n.record == nil {
+		return nil
+	}
+	return n.record.find(name)
+}
+
+// fits says why this payload cannot run on this node.
+func (n *Node) fits() (*payload.Manifest, error) {
+	manifest, err := payload.Read(n.Payload)
+	if err != nil {
+		return nil, err
+	}
+	shim, err := elf.Open(n.Shim)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("no launcher at %s: name it with --shim", n.Shim)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s is not a launcher: %w", n.Shim, err)
+	}
+	defer shim.Close()
+	if machine := shim.Machine.String(); machine != manifest.Machine {
+		return nil, fmt.Errorf("the launcher %s is for %s, the payload %s for %s", n.Shim, machine, n.Payload, manifest.Machine)
+	}
+	if here := machines[runtime.GOARCH]; n.live() && here.String() != manifest.Machine {
+		return nil, fmt.Errorf("the payload %s is for %s, this machine is %s", n.Payload, manifest.Machine, here)
+	}
+	for _, dir := range []string{"/bin", "/lib"} {
+		o, err := n.tree.look(dir)
+		if err != nil {
+			return nil, err
+		}
+		if o.Kind == folder {
+			return nil, fmt.Errorf("%s is a folder of its own, not a link to usr%s: the launcher needs a merged /usr", dir, dir)
+		}
+	}
+	return manifest, nil
+}
+
+var machines = map[string]elf.Machine{"amd64": elf.EM_X86_64, "arm64": elf.EM_AARCH64}
+
+// Plan writes the difference between the node and what Install would make of
+// it, as a unified diff per file and the actions in order. It changes
+// nothing and says whether there is anything to do.
+func (n *Node) Plan(ctx context.Context, w io.Writer) (pending bool, err error) {
+	steps, err := n.steps(ctx)
+	if err != nil {
+		return false, err
+	}
+	var todo []string
+	for _, s := range steps {
+		st, err := s.check(ctx, n)
+		if err != nil {
+			return false, err
+		}
+		if st.ok {
+			continue
+		}
+		fmt.Fprint(w, st.diff)
+		todo = append(todo, fmt.Sprintf("%s (%s)", st.todo, st.why))
+	}
+	for i, line := range todo {
+		fmt.Fprintf(w, "%d. %s\n", i+1, line)
+	}
+	if len(todo) == 0 {
+		fmt.Fprintln(w, "nothing to do")
+	}
+	return len(todo) > 0, nil
+}
+
+// Install makes the node what it should be and proves it.
+func (n *Node) Install(ctx context.Context) error {
+	if n.live() && os.Geteuid() != 0 {
+		return errors.New("only root can install: run it with sudo")
+	}
+	start := time.Now()
+	steps, err := n.steps(ctx)
+	if err != nil {
+		return err
+	}
+	if err := n.ready(ctx, steps); err != nil {
+		return err
+	}
+	changed := false
+	for _, s := range steps {
+		if ctx.Err() != nil {
+			return errors.New("interrupted: run install again to finish, or uninstall to take it back")
+		}
+		st, err := s.check(ctx, n)
+		if err != nil {
+			return err
+		}
+		if st.ok {
+			continue
+		}
+		began := time.Now()
+		done, err := s.apply(ctx, n)
+		if err != nil {
+			return err
+		}
+		if st, err = s.check(ctx, n); err != nil {
+			return err
+		}
+		if !st.ok {
+			return fmt.Errorf("%s: %s, and stays so: %s", s.name(), st.word, st.why)
+		}
+		changed = true
+		n.Say("%s (%s)", done, took(began))
+	}
+	if n.record != nil && (!n.record.Complete || n.record.Unit != n.Unit) {
+		n.record.Complete, n.record.Unit = true, n.Unit
+		if err := n.record.save(n.tree); err != nil {
+			return err
+		}
+	}
+	if n.systemd != nil {
+		st, err := kubeletStep{}.check(ctx, n)
+		if err != nil {
+			return err
+		}
+		n.Say("%s", st.why)
+	}
+	if !changed {
+		n.Say("nothing to do, all is in place (%s)", took(start))
+		return nil
+	}
+	n.Say("installed (%s)", took(start))
+	return nil
+}
+
+// ready sees to it that no step fails for a reason that could be known
+// before the first change.
+func (n *Node) ready(ctx context.Context, steps []step) error {
+	pending := false
+	for _, s := range steps {
+		placed, ok := s.(interface{ place() string })
+		if !ok {
+			continue
+		}
+		st, err := s.check(ctx, n)
+		if err != nil {
+			return err
+		}
+		if st.ok {
+			continue
+		}
+		pending = true
+		if _, err := n.tree.missing(path.Dir(placed.place())); err != nil {
+			return err
+		}
+		if err := n.tree.writable(placed.place()); err != nil {
+			return err
+		}
+	}
+	if !pending {
+		return nil
+	}
+	if err := n.tree.writable(recordPath(n.Prefix)); err != nil {
+		return err
+	}
+	return sweep(n.tree, n.Prefix)
+}
+
+// Status writes a line per thing that was installed and says whether all is
+// as it should be. It needs neither payload nor launcher at hand.
+func (n *Node) Status(ctx context.Context, w io.Writer) (ok bool, err error) {
+	if n.record == nil {
+		fmt.Fprintf(w, "missing  nothing is installed in %s\n", n.Prefix)
+		return false, nil
+	}
+	ok = n.record.Complete
+	if !ok {
+		fmt.Fprintln(w, "changed  the installation was cut off: run install again to finish, or uninstall to take it back")
+	}
+	line := func(name string, st state) {
+		ok = ok && st.ok
+		if st.why != "" {
+			name += ": " + st.why
+		}
+		fmt.Fprintf(w, "%-8s %s\n", st.word, name)
+	}
+	for _, e := range n.record.Entries {
+		have, err := n.tree.look(e.Path)
+		if e.Wrote.Kind == payloadFolder {
+			have, err = n.tree.lookFolder(e.Path)
+		}
+		if err != nil {
+			return false, err
+		}
+		st := good("")
+		if why := differs(e.Wrote, have); why != "" {
+			st = state{word: word(have), why: why}
+		}
+		line(e.Path, st)
+	}
+	_, after, err := managerPaths(n.tree)
+	if err != nil {
+		return false, err
+	}
+	steps := n.liveSteps(after)
+	if n.live() {
+		steps = slices.Insert(steps, 0, step(commandStep{n.command()}))
+	}
+	for _, s := range steps {
+		st, err := s.check(ctx, n)
+		if err != nil {
+			return false, err
+		}
+		line(s.name(), st)
+	}
+	return ok, nil
+}
+
+// Uninstall takes back what the record says, last first, and restores what
+// stood there before. The running kubelet and the loaded module are left
+// alone: disks may be in use.
+func (n *Node) Uninstall(ctx context.Context) error {
+	if n.live() && os.Geteuid() != 0 {
+		return errors.New("only root can uninstall: run it with sudo")
+	}
+	start := time.Now()
+	if err := sweep(n.tree, n.Prefix); err != nil {
+		return err
+	}
+	if n.record == nil {
+		n.Say("nothing is installed in %s", n.Prefix)
+		return nil
+	}
+	if n.live() {
+		if mapped, _ := os.ReadDir("/sys/bus/rbd/devices"); len(mapped) > 0 {
+			n.Say("%d rbd devices are mapped: without %s kubelet cannot unmap them", len(mapped), n.command())
+		}
+	}
+	for _, e := range slices.Backward(n.record.Entries) {
+		began := time.Now()
+		note, err := e.takeBack(n.tree)
+		if err != nil {
+			return err
+		}
+		n.Say("%s (%s)", cmp.Or(note, e.Path+" removed"), took(began))
+	}
+	inner := path.Dir(n.record.path) + "/"
+	for _, dir := range slices.Backward(n.record.Folders) {
+		if strings.HasPrefix(inner, dir+"/") {
+			continue // the record stands in it
+		}
+		if _, err := n.tree.rmdir(dir); err != nil {
+			return err
+		}
+	}
+	if n.systemd != nil {
+		began := time.Now()
+		if err := n.systemd.reload(ctx); err != nil {
+			return err
+		}
+		n.Say("systemd reloaded (%s)", took(began))
+	}
+	if err := n.record.drop(n.tree); err != nil {
+		return err
+	}
+	n.record = nil
+	n.Say("uninstalled (%s)", took(start))
+	if n.live() {
+		n.Say("a running kubelet and the loaded module are left as they are until their next start")
+	}
+	return nil
+}
+
+// took says how long something took, for a person.
+func took(since time.Time) string {
+	d := time.Since(since)
+	if d < time.Second {
+		return fmt.Sprintf("%d ms", d.Milliseconds())
+	}
+	return fmt.Sprintf("%.1f s", d.Seconds())
+}

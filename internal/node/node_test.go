@@ -1,0 +1,710 @@
+package node
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// The test binary is also the installer that is killed: see cut.
+const (
+	envAction = "OPT_RBD_TEST_ACTION"
+	envRoot   = "OPT_RBD_TEST_ROOT"
+	envSource = "OPT_RBD_TEST_SOURCE"
+	envAfter  = "OPT_RBD_TEST_AFTER"
+)
+
+func TestMain(m *testing.M) {
+	action := os.Getenv(envAction)
+	if action == "" {
+		os.Exit(m.Run())
+	}
+	left, err := strconv.Atoi(os.Getenv(envAfter))
+	if err != nil {
+		panic(err)
+	}
+	afterOp = func() {
+		if left--; left < 0 {
+			syscall.Kill(os.Getpid(), syscall.SIGKILL)
+			select {} // until it arrives
+		}
+	}
+	if err := act(action, os.Getenv(envRoot), os.Getenv(envSource), nil); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+// act runs one command of the installer on a folder.
+func act(action, root, source string, say func(string, ...any)) error {
+	ctx := context.Background()
+	n, err := Open(ctx, options(root, source, say))
+	if err != nil {
+		return err
+	}
+	defer n.Close()
+	if action == "uninstall" {
+		return n.Uninstall(ctx)
+	}
+	return n.Install(ctx)
+}
+
+func options(root, source string, say func(string, ...any)) Options {
+	return Options{
+		Root: root, Prefix: "/opt", Unit: "kubelet.service",
+		Payload: filepath.Join(source, "payload"), Shim: filepath.Join(source, "shim"), Say: say,
+	}
+}
+
+// cut runs a command in a process of its own that is killed right after the
+// given number of changes to the file system. It says whether it was.
+func cut(t *testing.T, action, root, source string, after int) bool {
+	t.Helper()
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), envAction+"="+action, envRoot+"="+root, envSource+"="+source, envAfter+"="+strconv.Itoa(after))
+	out, err := cmd.CombinedOutput()
+	if err == nil {
+		return false
+	}
+	if status, ok := cmd.ProcessState.Sys().(syscall.WaitStatus); ok && status.Signal() == syscall.SIGKILL {
+		return true
+	}
+	t.Fatalf("%s killed after %d changes: %v: %s", action, after, err, out)
+	return false
+}
+
+// source makes what the installer carries: a payload and a launcher. The
+// installer looks at nothing in them but the manifest and the ELF headers, so
+// a system program stands for both; the real ones are installed in a real
+// node by the tests there.
+func source(t *testing.T, text string) string {
+	t.Helper()
+	dir := t.TempDir()
+	id := sha256.Sum256([]byte(text))
+	digest := hex.EncodeToString(id[:])
+	program, err := os.ReadFile("/usr/bin/true")
+	if err != nil {
+		t.Fatal(err)
+	}
+	put(t, dir, "shim", string(program), 0o755)
+	put(t, dir, "payload/usr/bin/rbd", string(program), 0o755)
+	put(t, dir, "payload/usr/lib/libtext.so.1.0", text, 0o644)
+	if err := os.Symlink("libtext.so.1.0", filepath.Join(dir, "payload/usr/lib/libtext.so.1")); err != nil {
+		t.Fatal(err)
+	}
+	put(t, dir, "payload/payload.json", fmt.Sprintf(`{"id": %q, "sha256": %q, "machine": %q, "size": 7}`, digest[:12], digest, machines["amd64"]), 0o644)
+	return dir
+}
+
+func put(t *testing.T, dir, name, text string, mode fs.FileMode) {
+	t.Helper()
+	name = filepath.Join(dir, name)
+	if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(name, mode); err != nil {
+		t.Fatal(err)
+	}
+	past := time.Now().Add(-48 * time.Hour).Truncate(time.Second)
+	if err := os.Chtimes(name, past, past); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// bare is a node with next to nothing: not even /opt.
+func bare(t *testing.T) string {
+	t.Helper()
+	root := t.TempDir()
+	for _, dir := range []string{"usr/bin", "usr/lib", "etc"} {
+		if err := os.MkdirAll(filepath.Join(root, dir), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, dir := range []string{"bin", "lib"} {
+		if err := os.Symlink("usr/"+dir, filepath.Join(root, dir)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return root
+}
+
+// settled is a node on which somebody else's things stand in every place.
+func settled(t *testing.T) string {
+	t.Helper()
+	root := bare(t)
+	put(t, root, "var/opt/bin/other", "#!/bin/sh\n", 0o755)
+	put(t, root, "usr/lib/rbd-of-old", "#!/bin/sh\nexec docker run ceph rbd \"$@\"\n", 0o755)
+	for target, name := range map[string]string{"/var/opt": "opt", "/usr/lib/rbd-of-old": "var/opt/bin/rbd"} {
+		if err := os.Symlink(target, filepath.Join(root, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put(t, root, "etc/modules-load.d/rbd.conf", "rbd\nnbd\n", 0o640)
+	if err := os.Chown(filepath.Join(root, "etc/modules-load.d/rbd.conf"), 7, 8); err != nil {
+		t.Fatal(err)
+	}
+	put(t, root, "etc/systemd/system.conf", "[Manager]\nDefaultEnvironment=LANG=C \"PATH=/usr/sbin:/usr/bin\"\n", 0o644)
+	put(t, root, managerFile, "[Manager]\nDefaultEnvironment=A=B\n", 0o600)
+	return root
+}
+
+// snapshot describes every file below a folder. Times of folders are left
+// out: they change when a name in them comes and goes.
+func snapshot(t *testing.T, root string) map[string]string {
+	t.Helper()
+	all := map[string]string{}
+	err := filepath.WalkDir(root, func(name string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		info, err := d.Info()
+		if err != nil {
+			return err
+		}
+		st := info.Sys().(*syscall.Stat_t)
+		what := fmt.Sprintf("%s %d:%d", info.Mode(), st.Uid, st.Gid)
+		switch {
+		case info.Mode().IsRegular():
+			data, err := os.ReadFile(name)
+			if err != nil {
+				return err
+			}
+			what += fmt.Sprintf(" %s %x", info.ModTime(), sha256.Sum256(data))
+		case d.Type() == fs.ModeSymlink:
+			target, err := os.Readlink(name)
+			if err != nil {
+				return err
+			}
+			what += fmt.Sprintf(" %s -> %s", info.ModTime(), target)
+		}
+		all[strings.TrimPrefix(name, root)] = what
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+// layout is a snapshot without times, for trees that were written twice.
+func layout(t *testing.T, root string) map[string]string {
+	all := snapshot(t, root)
+	for name := range all {
+		data, err := os.ReadFile(filepath.Join(root, name))
+		info, statErr := os.Lstat(filepath.Join(root, name))
+		if statErr != nil {
+			t.Fatal(statErr)
+		}
+		all[name] = info.Mode().String()
+		if err == nil && info.Mode().IsRegular() && filepath.Base(name) != "installed.json" {
+			all[name] += fmt.Sprintf(" %x", sha256.Sum256(data))
+		}
+	}
+	return all
+}
+
+func clone(t *testing.T, root string) string {
+	t.Helper()
+	dir := t.TempDir()
+	if out, err := exec.Command("cp", "-a", root+"/.", dir).CombinedOutput(); err != nil {
+		t.Fatalf("cp: %v: %s", err, out)
+	}
+	return dir
+}
+
+func mustAct(t *testing.T, action, root, source string) string {
+	t.Helper()
+	var said strings.Builder
+	err := act(action, root, source, func(format string, args ...any) { fmt.Fprintf(&said, format+"\n", args...) })
+	if err != nil {
+		t.Fatalf("%s: %v", action, err)
+	}
+	return said.String()
+}
+
+func plan(t *testing.T, root, source string) (string, bool) {
+	t.Helper()
+	n, err := Open(t.Context(), options(root, source, nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer n.Close()
+	var out bytes.Buffer
+	pending, err := n.Plan(t.Context(), &out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out.String(), pending
+}
+
+func status(t *testing.T, root string) (string, bool) {
+	t.Helper()
+	n, err := Open(t.Context(), options(root, "/nowhere", nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer n.Close()
+	var out bytes.Buffer
+	ok, err := n.Status(t.Context(), &out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out.String(), ok
+}
+
+var nodes = map[string]func(*testing.T) string{"bare": bare, "settled": settled}
+
+func TestInstallAndUninstall(t *testing.T) {
+	src := source(t, "one")
+	for kind, node := range nodes {
+		t.Run(kind, func(t *testing.T) {
+			root := node(t)
+			before := snapshot(t, root)
+
+			text, pending := plan(t, root, src)
+			if !pending || !strings.Contains(text, "+DefaultEnvironment=\"PATH=") {
+				t.Errorf("plan says %v:\n%s", pending, text)
+			}
+			if diff := cmp.Diff(before, snapshot(t, root)); diff != "" {
+				t.Fatalf("plan changed the node:\n%s", diff)
+			}
+			if text, ok := status(t, root); ok {
+				t.Errorf("status of a node without an installation is good:\n%s", text)
+			}
+
+			mustAct(t, "install", root, src)
+			installed := snapshot(t, root)
+			inodes := identity(t, root)
+			if text, ok := status(t, root); !ok {
+				t.Errorf("status:\n%s", text)
+			}
+			if text, pending := plan(t, root, src); pending {
+				t.Errorf("plan after install:\n%s", text)
+			}
+			for name := range installed {
+				if strings.Contains(name, newSuffix) {
+					t.Errorf("left behind: %s", name)
+				}
+			}
+
+			if said := mustAct(t, "install", root, src); !strings.Contains(said, "nothing to do") {
+				t.Errorf("second install said:\n%s", said)
+			}
+			if diff := cmp.Diff(installed, snapshot(t, root)); diff != "" {
+				t.Errorf("the second install changed something:\n%s", diff)
+			}
+			if diff := cmp.Diff(inodes, identity(t, root)); diff != "" {
+				t.Errorf("the second install wrote something:\n%s", diff)
+			}
+
+			mustAct(t, "uninstall", root, src)
+			if diff := cmp.Diff(before, snapshot(t, root)); diff != "" {
+				t.Errorf("after uninstall:\n%s", diff)
+			}
+			if said := mustAct(t, "uninstall", root, src); !strings.Contains(said, "nothing is installed") {
+				t.Errorf("second uninstall said:\n%s", said)
+			}
+		})
+	}
+}
+
+// identity is inode and change time of every file: equal means that nobody
+// wrote, not even the same bytes.
+func identity(t *testing.T, root string) map[string]string {
+	t.Helper()
+	all := map[string]string{}
+	for name := range snapshot(t, root) {
+		var st syscall.Stat_t
+		if err := syscall.Lstat(filepath.Join(root, name), &st); err != nil {
+			t.Fatal(err)
+		}
+		all[name] = fmt.Sprint(st.Ino, st.Ctim)
+	}
+	return all
+}
+
+func TestWhatIsWritten(t *testing.T) {
+	src := source(t, "one")
+	root := settled(t)
+	mustAct(t, "install", root, src)
+	for name, want := range map[string]string{
+		"etc/modules-load.d/rbd.conf":                "rbd",
+		managerFile:                                  `DefaultEnvironment="PATH=/usr/sbin:/usr/bin:/opt/bin"`,
+		"etc/modules-load.d/rbd.conf.before-opt-rbd": "nbd",
+		"opt/rbd/current/usr/lib/libtext.so.1":       "one",
+		"var/opt/bin/rbd":                            "ELF",
+		"etc/systemd/system.conf":                    "LANG=C",
+		managerFile + beforeSuffix:                   "A=B",
+		"var/opt/rbd/current/payload.json":           `"id"`,
+		"var/opt/rbd/installed.json":                 `"complete": true`,
+		"etc/systemd/system.conf.d/50-opt-rbd.conf":  "[Manager]",
+		"var/opt/bin/other":                          "#!/bin/sh",
+	} {
+		// Links such as /opt -> /var/opt are the node's: read them as it would.
+		tr, err := openTree(root)
+		if err != nil {
+			t.Fatal(err)
+		}
+		data, err := tr.read("/" + name)
+		if err != nil || !strings.Contains(string(data), want) {
+			t.Errorf("%s: no %q in %.200q (%v)", name, want, data, err)
+		}
+	}
+	info, err := os.Stat(filepath.Join(root, "var/opt/bin/rbd"))
+	if err != nil || info.Mode() != 0o755 {
+		t.Errorf("the launcher is %v (%v)", info.Mode(), err)
+	}
+}
+
+// TestCutOffAnywhere kills the installer after each single change of the file
+// system, and then finishes, or takes back, what it left.
+func TestCutOffAnywhere(t *testing.T) {
+	t.Setenv("TMPDIR", "/dev/shm") // some hundred trees: a disk's fsync takes a minute
+	src := source(t, "one")
+	for kind, node := range nodes {
+		t.Run(kind, func(t *testing.T) {
+			start := node(t)
+			before := snapshot(t, start)
+			whole := clone(t, start)
+			mustAct(t, "install", whole, src)
+			installed := layout(t, whole)
+
+			points := 0
+			for ; ; points++ {
+				root := clone(t, start)
+				if !cut(t, "install", root, src, points) {
+					break
+				}
+				checkWhole(t, root, start, whole)
+				other := clone(t, root)
+				mustAct(t, "uninstall", other, src)
+				if diff := cmp.Diff(before, snapshot(t, other)); diff != "" {
+					t.Fatalf("uninstall after an install cut off at change %d:\n%s", points, diff)
+				}
+				mustAct(t, "install", root, src)
+				if diff := cmp.Diff(installed, layout(t, root)); diff != "" {
+					t.Fatalf("install after an install cut off at change %d:\n%s", points, diff)
+				}
+				mustAct(t, "uninstall", root, src)
+				if diff := cmp.Diff(before, snapshot(t, root)); diff != "" {
+					t.Fatalf("uninstall after an install cut off at change %d and finished:\n%s", points, diff)
+				}
+			}
+			if points < 30 {
+				t.Errorf("only %d points", points)
+			}
+
+			back := 0
+			for ; ; back++ {
+				root := clone(t, whole)
+				if !cut(t, "uninstall", root, src, back) {
+					break
+				}
+				checkWhole(t, root, start, whole)
+				other := clone(t, root)
+				mustAct(t, "uninstall", root, src)
+				if diff := cmp.Diff(before, snapshot(t, root)); diff != "" {
+					t.Fatalf("uninstall after an uninstall cut off at change %d:\n%s", back, diff)
+				}
+				mustAct(t, "install", other, src)
+				if diff := cmp.Diff(installed, layout(t, other)); diff != "" {
+					t.Fatalf("install after an uninstall cut off at change %d:\n%s", back, diff)
+				}
+			}
+			if back < 5 {
+				t.Errorf("only %d points", back)
+			}
+			t.Logf("%s: cut off at %d points of install and %d of uninstall", kind, points, back)
+		})
+	}
+}
+
+// checkWhole fails when a file is neither what it was nor what it will be.
+func checkWhole(t *testing.T, root, before, after string) {
+	t.Helper()
+	for _, name := range []string{"opt/bin/rbd", "var/opt/bin/rbd", "etc/modules-load.d/rbd.conf", managerFile} {
+		read := func(dir string) string {
+			tr, err := openTree(dir)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer tr.root.Close()
+			o, err := tr.look("/" + name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return fmt.Sprintf("%s %04o %s %s", o.Kind, o.Mode, o.Digest, o.Target)
+		}
+		if now := read(root); now != read(before) && now != read(after) {
+			t.Errorf("%s is neither old nor new: %s", name, now)
+		}
+	}
+	// The launcher is there only when its payload is.
+	if ours := filepath.Join(root, "opt/bin/rbd"); fileIs(t, ours) {
+		if !fileIs(t, filepath.Join(root, "opt/rbd/current/usr/bin/rbd")) {
+			t.Error("launcher without payload")
+		}
+	}
+}
+
+func fileIs(t *testing.T, name string) bool {
+	info, err := os.Stat(name)
+	return err == nil && info.Mode().IsRegular()
+}
+
+func TestUpgrade(t *testing.T) {
+	for kind, node := range nodes {
+		t.Run(kind, func(t *testing.T) {
+			one, two := source(t, "one"), source(t, "two")
+			root := node(t)
+			before := snapshot(t, root)
+			mustAct(t, "install", root, one)
+			mustAct(t, "install", root, two)
+			tr, err := openTree(root)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for name, want := range map[string]string{"/opt/rbd/current/usr/lib/libtext.so.1": "two"} {
+				if data, err := tr.read(name); err != nil || string(data) != want {
+					t.Errorf("%s: %q, %v", name, data, err)
+				}
+			}
+			if versions, err := tr.list("/opt/rbd/versions"); err != nil || len(versions) != 2 {
+				t.Errorf("versions: %v, %v", versions, err)
+			}
+			mustAct(t, "uninstall", root, two)
+			if diff := cmp.Diff(before, snapshot(t, root)); diff != "" {
+				t.Errorf("after uninstall:\n%s", diff)
+			}
+		})
+	}
+}
+
+// TestChangedSince: what somebody else changed after the installation is
+// repaired by install, kept by uninstall, and told.
+func TestChangedSince(t *testing.T) {
+	src := source(t, "one")
+	root := settled(t)
+	before := snapshot(t, root)
+	mustAct(t, "install", root, src)
+
+	put(t, root, "etc/modules-load.d/rbd.conf", "rbd\nceph\n", 0o600)
+	if err := os.Remove(filepath.Join(root, managerFile)); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(filepath.Join(root, "var/opt/bin/rbd"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	text, ok := status(t, root)
+	for _, want := range []string{"changed  /etc/modules-load.d/rbd.conf: other content", "missing  " + managerFile, "changed  /opt/bin/rbd: mode 0700, not 0755", "ok       /opt/rbd/current"} {
+		if ok || !strings.Contains(text, want) {
+			t.Errorf("status %v, no %q in:\n%s", ok, want, text)
+		}
+	}
+
+	other := clone(t, root)
+	said := mustAct(t, "uninstall", other, src)
+	if !strings.Contains(said, "/etc/modules-load.d/rbd.conf left alone: somebody changed it since") {
+		t.Errorf("uninstall said:\n%s", said)
+	}
+	after := snapshot(t, other)
+	for _, name := range []string{"/etc/modules-load.d/rbd.conf", "/etc/modules-load.d/rbd.conf" + beforeSuffix} {
+		if _, ok := after[name]; !ok {
+			t.Errorf("%s is gone", name)
+		}
+		delete(after, name)
+		delete(before, name)
+	}
+	if diff := cmp.Diff(before, after); diff != "" {
+		t.Errorf("after uninstall:\n%s", diff)
+	}
+
+	mustAct(t, "install", root, src)
+	if text, ok := status(t, root); !ok {
+		t.Errorf("status after repair:\n%s", text)
+	}
+	mustAct(t, "uninstall", root, src)
+	if data, err := os.ReadFile(filepath.Join(root, "etc/modules-load.d/rbd.conf")); err != nil || string(data) != "rbd\nceph\n" {
+		t.Errorf("the newer file of somebody else: %q, %v", data, err)
+	}
+}
+
+func TestRefused(t *testing.T) {
+	src := source(t, "one")
+	for name, c := range map[string]struct {
+		prepare func(t *testing.T, root string) error
+		want    string
+	}{
+		"unmerged usr": {func(_ *testing.T, root string) error {
+			os.Remove(filepath.Join(root, "lib"))
+			return os.Mkdir(filepath.Join(root, "lib"), 0o755)
+		}, "merged /usr"},
+		"folder in the way": {func(_ *testing.T, root string) error {
+			return os.MkdirAll(filepath.Join(root, "opt/bin/rbd"), 0o755)
+		}, "/opt/bin/rbd is a folder"},
+		"file in the way": {func(_ *testing.T, root string) error {
+			return os.WriteFile(filepath.Join(root, "opt"), nil, 0o644)
+		}, "/opt is not a folder"},
+		"link to nowhere": {func(_ *testing.T, root string) error {
+			return os.Symlink("/opt", filepath.Join(root, "opt"))
+		}, "too many levels of symbolic links"},
+		"dangling link": {func(_ *testing.T, root string) error {
+			return os.Symlink("var/opt", filepath.Join(root, "opt"))
+		}, "/opt is a link to var/opt, which is not there"},
+		"read-only": {func(t *testing.T, root string) error {
+			etc := filepath.Join(root, "etc")
+			if err := syscall.Mount("none", etc, "tmpfs", syscall.MS_RDONLY, ""); err != nil {
+				return fmt.Errorf("mount a read-only tmpfs (needs root): %w", err)
+			}
+			t.Cleanup(func() { syscall.Unmount(etc, syscall.MNT_DETACH) })
+			return nil
+		}, "cannot write in /etc: read-only file system"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			root := bare(t)
+			if err := c.prepare(t, root); err != nil {
+				t.Fatal(err)
+			}
+			before := snapshot(t, root)
+			err := act("install", root, src, nil)
+			if err == nil || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "\n") {
+				t.Errorf("got %v, want %q", err, c.want)
+			}
+			if diff := cmp.Diff(before, snapshot(t, root)); diff != "" {
+				t.Errorf("something was changed:\n%s", diff)
+			}
+		})
+	}
+}
+
+// TestFullDisk: what does not fit leaves no half file, and what came before
+// can be taken back.
+func TestFullDisk(t *testing.T) {
+	src := source(t, "one")
+	root := t.TempDir()
+	if err := syscall.Mount("none", root, "tmpfs", 0, "size=40k"); err != nil {
+		t.Fatalf("mount a small tmpfs (needs root): %v", err)
+	}
+	t.Cleanup(func() { syscall.Unmount(root, syscall.MNT_DETACH) })
+	before := snapshot(t, root)
+	err := act("install", root, src, nil)
+	if err == nil || !strings.Contains(err.Error(), "no space left on device") {
+		t.Fatalf("got %v", err)
+	}
+	for name := range snapshot(t, root) {
+		if strings.Contains(name, newSuffix) {
+			t.Errorf("left behind: %s", name)
+		}
+	}
+	mustAct(t, "uninstall", root, src)
+	if diff := cmp.Diff(before, snapshot(t, root)); diff != "" {
+		t.Errorf("after uninstall:\n%s", diff)
+	}
+}
+
+// TestNoEscape: links that lead out of the root stay in it.
+func TestNoEscape(t *testing.T) {
+	src := source(t, "one")
+	outside := t.TempDir()
+	root := bare(t)
+	if err := os.Symlink("../../../../../../../../../.."+outside, filepath.Join(root, "opt")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(outside, filepath.Join(root, "etc/modules-load.d")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.MkdirAll(filepath.Join(root, outside), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	before := snapshot(t, root)
+	mustAct(t, "install", root, src)
+	if names, err := os.ReadDir(outside); err != nil || len(names) > 0 {
+		t.Errorf("outside of the root: %v, %v", names, err)
+	}
+	if !fileIs(t, filepath.Join(root, outside, "rbd.conf")) {
+		t.Errorf("no rbd.conf in %s below the root: %v", outside, slices.Sorted(maps.Keys(snapshot(t, root))))
+	}
+	mustAct(t, "uninstall", root, src)
+	if diff := cmp.Diff(before, snapshot(t, root)); diff != "" {
+		t.Errorf("after uninstall:\n%s", diff)
+	}
+}
+
+func TestManagerPaths(t *testing.T) {
+	for name, c := range map[string]struct {
+		files map[string]string
+		base  string
+		after string // file
+	}{
+		"none":            {nil, "", ""},
+		"other variables": {map[string]string{"/etc/systemd/system.conf": "[Manager]\nDefaultEnvironment=A=1 B=2\n"}, "", ""},
+		"other section":   {map[string]string{"/etc/systemd/system.conf": "[Journal]\nDefaultEnvironment=PATH=/a\n"}, "", ""},
+		"comment":         {map[string]string{"/etc/systemd/system.conf": "[Manager]\n#DefaultEnvironment=PATH=/a\n"}, "", ""},
+		"quoted":          {map[string]string{"/etc/systemd/system.conf": "[Manager]\nDefaultEnvironment=\"PATH=/a:/b c\" X=\"y z\"\n"}, "/a:/b c", ""},
+		"single quotes":   {map[string]string{"/etc/systemd/system.conf": "[Manager]\n DefaultEnvironment = X=1 'PATH=/a' \n"}, "/a", ""},
+		"joined lines":    {map[string]string{"/etc/systemd/system.conf": "[Manager]\nDefaultEnvironment=X=1 \\\n# no\n  PATH=/j\n"}, "/j", ""},
+		"last wins":       {map[string]string{"/etc/systemd/system.conf": "[Manager]\nDefaultEnvironment=PATH=/a\nDefaultEnvironment=PATH=/b PATH=/c\n"}, "/c", ""},
+		"reset":           {map[string]string{"/etc/systemd/system.conf": "[Manager]\nDefaultEnvironment=PATH=/a\nDefaultEnvironment=\n"}, "", ""},
+		"drop-in beats":   {map[string]string{"/etc/systemd/system.conf": "[Manager]\nDefaultEnvironment=PATH=/a\n", "/usr/lib/systemd/system.conf.d/10-v.conf": "[Manager]\nDefaultEnvironment=PATH=/v\n"}, "/v", ""},
+		"etc hides usr":   {map[string]string{"/etc/systemd/system.conf.d/10-v.conf": "", "/usr/lib/systemd/system.conf.d/10-v.conf": "[Manager]\nDefaultEnvironment=PATH=/v\n"}, "", ""},
+		"not ours":        {map[string]string{managerFile: "[Manager]\nDefaultEnvironment=PATH=/ours\n"}, "", ""},
+		"after ours":      {map[string]string{"/run/systemd/system.conf.d/60-x.conf": "[Manager]\nDefaultEnvironment=PATH=/x\n"}, "/x", "/run/systemd/system.conf.d/60-x.conf"},
+		"usr's own":       {map[string]string{"/usr/lib/systemd/system.conf": "[Manager]\nDefaultEnvironment=PATH=/u\n"}, "/u", ""},
+		"no .conf":        {map[string]string{"/etc/systemd/system.conf.d/10-v.bak": "[Manager]\nDefaultEnvironment=PATH=/v\n"}, "", ""},
+		"specifier":       {map[string]string{"/etc/systemd/system.conf": "[Manager]\nDefaultEnvironment=PATH=/a:%t/b\n"}, "/a:%t/b", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			root := bare(t)
+			for f, text := range c.files {
+				put(t, root, f, text, 0o644)
+			}
+			tr, err := openTree(root)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer tr.root.Close()
+			base, after, err := managerPaths(tr)
+			if err != nil || base.path != c.base || after.file != c.after {
+				t.Errorf("base %q, after %q, %v", base.path, after.file, err)
+			}
+		})
+	}
+}
+
+func TestFindIn(t *testing.T) {
+	root := bare(t)
+	put(t, root, "usr/sbin/rbd", "not executable", 0o644)
+	put(t, root, "opt/bin/rbd", "x", 0o755)
+	if err := os.MkdirAll(filepath.Join(root, "usr/local/bin/rbd"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	tr, err := openTree(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tr.root.Close()
+	if got, err := findIn(tr, "/usr/local/bin:/usr/sbin::bin:/nowhere:/opt/bin", "rbd"); err != nil || got != "/opt/bin/rbd" {
+		t.Errorf("%q, %v", got, err)
+	}
+	if got, err := findIn(tr, "/usr/sbin:/usr/bin", "rbd"); err == nil {
+		t.Errorf("found %q", got)
+	}
+}

@@ -1,0 +1,243 @@
+package node
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path"
+	"slices"
+	"syscall"
+)
+
+// A record says what the installer put on a node and what stood there
+// before. It is written before the first change and before each further one,
+// so an installation that was cut off anywhere can be finished or taken back.
+type record struct {
+	Version  int      `json:"version"`           // of this format
+	Complete bool     `json:"complete"`          // every step was done and proven
+	Unit     string   `json:"kubelet_unit"`      // whose service was looked after
+	Folders  []string `json:"folders,omitempty"` // made by the installer, outermost first
+	Entries  []*entry `json:"entries"`           // in the order in which they were put
+
+	path string // of the record itself
+}
+
+type entry struct {
+	Path   string  `json:"path"`
+	Wrote  object  `json:"wrote"`
+	Was    *object `json:"was,omitempty"`    // what an earlier run of the installer wrote
+	Before object  `json:"before"`           // of somebody else, or absent
+	Backup string  `json:"backup,omitempty"` // the name under which Before is kept
+}
+
+const recordVersion = 1
+
+// ours says whether an object is what the installer put at this path.
+func (e *entry) ours(o object) bool {
+	return o.same(e.Wrote) || e.Was != nil && o.same(*e.Was)
+}
+
+func (r *record) find(name string) *entry {
+	for _, e := range r.Entries {
+		if e.Path == name {
+			return e
+		}
+	}
+	return nil
+}
+
+func home(prefix string) string       { return path.Join(prefix, "rbd") }
+func recordPath(prefix string) string { return path.Join(home(prefix), "installed.json") }
+
+// readRecord returns nil when nothing was installed.
+func readRecord(t *tree, prefix string) (*record, error) {
+	name := recordPath(prefix)
+	data, err := t.read(name)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, named(name, err)
+	}
+	r := &record{path: name}
+	if err := json.Unmarshal(data, r); err != nil {
+		return nil, fmt.Errorf("%s is damaged: %w", name, err)
+	}
+	if r.Version != recordVersion {
+		return nil, fmt.Errorf("%s has version %d, written by another installer: use that one", name, r.Version)
+	}
+	return r, nil
+}
+
+func (r *record) encode() []byte {
+	data, err := json.MarshalIndent(r, "", "  ")
+	if err != nil {
+		panic(err) // plain data always encodes
+	}
+	return append(data, '\n')
+}
+
+func (r *record) save(t *tree) error {
+	return t.write(r.path, 0o644, bytes.NewReader(r.encode()))
+}
+
+// newRecord puts an empty record on the node. Folders that are missing on
+// the way come with the record inside, by one rename: there is no moment at
+// which they stand there and nobody knows whose they are.
+func newRecord(t *tree, prefix, unit string) (*record, error) {
+	r := &record{Version: recordVersion, Unit: unit, path: recordPath(prefix), Entries: []*entry{}}
+	var err error
+	if r.Folders, err = t.missing(home(prefix)); err != nil {
+		return nil, err
+	}
+	if len(r.Folders) == 0 {
+		return r, r.save(t)
+	}
+	top := r.Folders[0]
+	stage := newName(top)
+	if err := t.remove(stage); err != nil {
+		return nil, err
+	}
+	for _, dir := range r.Folders {
+		if err := t.mkdir(stage + dir[len(top):]); err != nil {
+			return nil, err
+		}
+	}
+	if err := t.create(stage+r.path[len(top):], 0o644, bytes.NewReader(r.encode())); err != nil {
+		return nil, errors.Join(err, t.remove(stage))
+	}
+	if err := t.syncFolder(stage + path.Dir(r.path)[len(top):]); err != nil {
+		return nil, err
+	}
+	return r, t.rename(stage, top)
+}
+
+// drop removes the record, the last thing of an installation, with the
+// folders around it that the installer made and that nobody else uses.
+func (r *record) drop(t *tree) error {
+	top := r.path
+	for {
+		up := path.Dir(top)
+		names, err := t.list(up)
+		if err != nil {
+			return named(up, err)
+		}
+		if !slices.Contains(r.Folders, up) || len(names) != 1 {
+			break
+		}
+		top = up
+	}
+	// By one rename first, so that what goes is never half there.
+	if err := t.rename(top, newName(top)); err != nil {
+		return err
+	}
+	return t.remove(newName(top))
+}
+
+// sweep removes what a cut-off newRecord or drop may have left behind.
+func sweep(t *tree, prefix string) error {
+	for dir := recordPath(prefix); dir != "/"; dir = path.Dir(dir) {
+		if err := t.remove(newName(dir)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// makeFolders makes name and the folders above it and remembers which.
+func (r *record) makeFolders(t *tree, name string) error {
+	dirs, err := t.missing(name)
+	if err != nil || len(dirs) == 0 {
+		return err
+	}
+	for _, dir := range dirs {
+		if !slices.Contains(r.Folders, dir) {
+			r.Folders = append(r.Folders, dir)
+		}
+	}
+	if err := r.save(t); err != nil {
+		return err
+	}
+	for _, dir := range dirs {
+		if err := t.mkdir(dir); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// replace notes that wrote is about to stand at name, where now is what is
+// there, and keeps what belongs to somebody else.
+func (r *record) replace(t *tree, name string, wrote, now object) error {
+	e := r.find(name)
+	var foreign bool
+	switch {
+	case e == nil:
+		e = &entry{Path: name, Before: object{Kind: absent}}
+		r.Entries = append(r.Entries, e)
+		foreign = now.Kind != absent
+	case now.Kind == absent:
+	case now == e.Before || !e.ours(now):
+		foreign = true
+	default:
+		e.Was = &now
+	}
+	e.Wrote = wrote
+	if foreign {
+		e.Before, e.Backup = now, beforeName(name)
+	}
+	r.Complete = false
+	if err := r.save(t); err != nil {
+		return err
+	}
+	if foreign {
+		return t.keep(name)
+	}
+	return nil
+}
+
+// takeBack makes a path what it was before the first install. It returns
+// what a person should know, or "".
+func (e *entry) takeBack(t *tree) (string, error) {
+	if err := t.remove(newName(e.Path)); err != nil {
+		return "", err
+	}
+	if e.Wrote.Kind == payloadFolder {
+		// A payload is named by its content and nobody else's, so what
+		// stands under its name goes whatever became of it.
+		return "", t.remove(e.Path)
+	}
+	now, err := t.look(e.Path)
+	if err != nil {
+		return "", err
+	}
+	kept := object{Kind: absent}
+	if e.Backup != "" {
+		if kept, err = t.look(e.Backup); err != nil {
+			return "", err
+		}
+	}
+	switch {
+	case kept.Kind == absent && e.Backup != "":
+		// Cut off before it was replaced, or taken back already.
+		if now == e.Before || !e.ours(now) {
+			return "", nil
+		}
+		return fmt.Sprintf("%s removed, but what stood there before is lost: %s is gone", e.Path, e.Backup), t.remove(e.Path)
+	case e.Backup != "" && t.sameFile(e.Path, e.Backup):
+		return "", t.remove(e.Backup) // kept, but not yet replaced
+	case e.Backup != "" && (now.Kind == absent || e.ours(now)):
+		return fmt.Sprintf("%s is what it was before", e.Path), t.rename(e.Backup, e.Path)
+	case now.Kind == absent:
+		return "", nil
+	case e.ours(now):
+		return "", t.remove(e.Path)
+	}
+	note := fmt.Sprintf("%s left alone: somebody changed it since it was installed", e.Path)
+	if e.Backup != "" {
+		note += "; what stood there before is " + e.Backup
+	}
+	return note, nil
+}

@@ -1,0 +1,23 @@
+// Package systemd holds the configuration files that a node gets, each as a
+// file of its own so that it can be read, linted and copied by hand. What is
+// written is decided in internal/node; this package knows only their text.
+package systemd
+
+import (
+	_ "embed"
+	"strings"
+)
+
+// ModulesLoad is the text of /etc/modules-load.d/rbd.conf.
+//
+//go:embed modules-load.d/rbd.conf
+var ModulesLoad string
+
+//go:embed system.conf.d/50-opt-rbd.conf
+var manager string
+
+// Manager returns the text of /etc/systemd/system.conf.d/50-opt-rbd.conf for
+// a PATH that is already escaped for use between double quotes there.
+func Manager(path string) string {
+	return strings.ReplaceAll(manager, "@PATH@", path)
+}
