@@ -176,7 +176,7 @@ func New(ctx context.Context, o Options) (c *Cluster, err error) {
 		return c, err
 	}
 	c.listDaemons()
-	if err := c.Restart(); err != nil {
+	if _, err := c.start(nil); err != nil {
 		return c, err
 	}
 	return c, c.makePool(ctx)

@@ -115,6 +115,14 @@ func (c *Cluster) writeConfiguration() error {
 	var daemons strings.Builder
 	daemons.WriteString(client)
 	fmt.Fprintf(&daemons, daemonConf, c.dir, c.options.copies(), spread, c.options.Store)
+	if c.options.Mgr {
+		modules, err := unusedModules(c.options.Root)
+		if err != nil {
+			return err
+		}
+		fmt.Fprintln(&daemons, "mgr_disabled_modules =", strings.Join(modules, " "))
+	}
+	// Of a setting that is given twice the last one counts.
 	for _, line := range c.options.Config {
 		fmt.Fprintln(&daemons, line)
 	}
@@ -141,6 +149,18 @@ func (c *Cluster) writeConfiguration() error {
 		}
 	}
 	return c.writeFile("mon.keyring", all, 0o600)
+}
+
+// unusedModules lists the mgr's modules that have nothing to do with rbd. To load them all takes the mgr many times as
+// long as everything else.
+func unusedModules(root string) (names []string, err error) {
+	entries, err := os.ReadDir(filepath.Join(root, "/usr/share/ceph/mgr"))
+	for _, e := range entries {
+		if e.IsDir() && e.Name() != "rbd_support" {
+			names = append(names, e.Name())
+		}
+	}
+	return names, err
 }
 
 func (c *Cluster) addDaemonKey(name string, all *string, caps ...string) error {

@@ -2,8 +2,11 @@ package cluster
 
 import (
 	"context"
+	"encoding/binary"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -73,7 +76,7 @@ func (c *Cluster) program(ctx context.Context, name string, args ...string) *Cmd
 // run runs one of Ceph's tools to its end.
 func (c *Cluster) run(ctx context.Context, name string, args ...string) error {
 	if out, err := c.program(ctx, name, args...).CombinedOutput(); err != nil {
-		return fmt.Errorf("%s: %w: %s", name, err, strings.TrimSpace(string(out)))
+		return fmt.Errorf("%s: %w: %s", name, err, lastWords(string(out)))
 	}
 	return nil
 }
@@ -238,23 +241,37 @@ func (c *Cluster) stop(sig syscall.Signal, names []string) error {
 }
 
 // Restart stops the daemons that run and starts all of these (without names: of the cluster) on the data that they have.
-// It does not wait until they serve; clients do.
+// It waits until the OSDs among them have told the monitor, where it runs, that they are back: a client that still
+// speaks to one at its old address takes 10 s and more to ask for the new one.
 func (c *Cluster) Restart(names ...string) error {
 	if err := c.Stop(names...); err != nil {
 		return err
 	}
+	daemons, err := c.start(names)
+	if err != nil || !c.daemons[0].running() {
+		return err
+	}
+	for _, d := range daemons {
+		if strings.HasPrefix(d.name, "osd.") {
+			err = errors.Join(err, c.waitForOSD(d))
+		}
+	}
+	return err
+}
+
+func (c *Cluster) start(names []string) ([]*daemon, error) {
 	c.daemonMu.Lock()
 	defer c.daemonMu.Unlock()
 	daemons, err := c.named(names)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	for _, d := range daemons {
 		if err := c.startDaemon(d); err != nil {
-			return err
+			return nil, err
 		}
 	}
-	return nil
+	return daemons, nil
 }
 
 func (c *Cluster) startDaemon(d *daemon) error {
@@ -295,4 +312,38 @@ func (c *Cluster) waitForPort(mon *daemon) error {
 		}
 		return errors.New("the monitor does not listen")
 	})
+}
+
+func (c *Cluster) waitForOSD(d *daemon) error {
+	for began := time.Now(); time.Since(began) < time.Minute; time.Sleep(10 * time.Millisecond) {
+		if !d.running() {
+			return fmt.Errorf("%s ended: %s", d.name, tail(c.path("log/"+d.name)))
+		}
+		var status struct{ State string }
+		if err := askSocket(c.path("run/"+d.name+".asok"), "status", &status); err == nil && status.State == "active" {
+			return nil
+		}
+	}
+	return fmt.Errorf("%s does not come up: %s", d.name, tail(c.path("log/"+d.name)))
+}
+
+// askSocket asks a daemon something by its admin socket: a NUL ends the question, the answer begins with its length in
+// four bytes.
+func askSocket(path, command string, answer any) error {
+	conn, err := net.Dial("unix", path)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	if err := conn.SetDeadline(time.Now().Add(5 * time.Second)); err != nil {
+		return err
+	}
+	if _, err := fmt.Fprintf(conn, "{\"prefix\": %q}\x00", command); err != nil {
+		return err
+	}
+	var length uint32
+	if err := binary.Read(conn, binary.BigEndian, &length); err != nil {
+		return err
+	}
+	return json.NewDecoder(io.LimitReader(conn, int64(length))).Decode(answer)
 }

@@ -289,8 +289,17 @@ func flock(f *os.File, how int) error {
 func tail(path string) string {
 	text, err := os.ReadFile(path)
 	if err != nil {
-		return ""
+		return err.Error()
 	}
-	lines := strings.Split(strings.TrimSpace(string(text)), "\n")
+	return lastWords(string(text))
+}
+
+// lastWords returns the end of what a program said. A daemon of Ceph that crashes says why, and then dumps all that it
+// knows.
+func lastWords(text string) string {
+	for _, dump := range []string{"*** Caught signal", "--- begin dump of recent events"} {
+		text, _, _ = strings.Cut(text, dump)
+	}
+	lines := strings.Split(strings.TrimSpace(text), "\n")
 	return strings.Join(lines[max(0, len(lines)-15):], "\n")
 }
