@@ -21,7 +21,6 @@ import (
 // #cgo LDFLAGS: -lrados
 // #include <stdlib.h>
 // #include <string.h>
-// #include <unistd.h>
 // #include <rados/librados.h>
 import "C"
 
@@ -258,10 +257,7 @@ func (c *Cluster) Pool(pool, namespace string) (*rados.IOContext, error) {
 	return io, nil
 }
 
-// Exit ends the process without taking librados down, which would wait for
-// threads and sessions that end with the process anyway. Images that were
-// opened for writing have to be closed before, since others see their watches
-// and locks until these time out.
-func Exit(code int) {
-	C._exit(C.int(code))
-}
+// Shutdown takes librados down, which writes out what its log still holds. A
+// command that succeeded need not call it: the process ends sooner without,
+// and everything of it ends with the process.
+func (c *Cluster) Shutdown() { C.rados_shutdown(c.handle()) }

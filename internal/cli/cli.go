@@ -1,0 +1,242 @@
+// Package cli is the rbd command line: the commands, their help, and how they
+// end. Each group of commands has a file of its own with its declarations and
+// what they do; anything that could serve without a command line is in other
+// packages.
+package cli
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	urfave "github.com/urfave/cli/v2"
+
+	"github.com/opt-rbd/opt-rbd/internal/args"
+	"github.com/opt-rbd/opt-rbd/internal/ceph"
+	"github.com/opt-rbd/opt-rbd/internal/errno"
+	"github.com/opt-rbd/opt-rbd/internal/output"
+	"github.com/opt-rbd/opt-rbd/internal/spec"
+)
+
+// command is one command: its declaration and what it does.
+type command struct {
+	args.Command
+	run func(*call) error
+}
+
+// commands are all commands, each group from its own file.
+var commands = concat(
+	listCommands,
+	lockCommands,
+	deviceCommands,
+)
+
+func concat(groups ...[]*command) (all []*command) {
+	for _, g := range groups {
+		all = append(all, g...)
+	}
+	return all
+}
+
+// call is one run of a command. The options are in its embedded context:
+// c.String("pool"), c.IsSet("size"), c.Bool("no-progress").
+type call struct {
+	*urfave.Context
+	cluster *ceph.Cluster
+	stdout  *bufio.Writer // flushed when the command is over and before errors
+	stderr  io.Writer
+	next    int // the first operand that no spec has taken
+}
+
+// Main runs argv (without the program's name) and gives the exit code.
+func Main(argv []string) int {
+	// Writing to a pipe that nobody reads is no reason to die half-way.
+	signal.Ignore(syscall.SIGPIPE)
+	stdout := bufio.NewWriter(os.Stdout)
+	code := run(argv, stdout, os.Stderr)
+	stdout.Flush()
+	return code
+}
+
+func run(argv []string, stdout *bufio.Writer, stderr io.Writer) int {
+	cluster, rest, err := ceph.New(argv)
+	// What is in it now is known, and children should not see it.
+	os.Unsetenv("CEPH_ARGS")
+	if errors.Is(err, ceph.ErrVersion) {
+		fmt.Fprintln(stdout, ceph.VersionString())
+		return 0
+	}
+	if err != nil {
+		return fail(err, nil, stderr)
+	}
+	line, err := args.Read(declarations(), rest)
+	var unknown *args.UnknownCommandError
+	switch {
+	case errors.As(err, &unknown):
+		fmt.Fprintf(stderr, "error: %v\n\n", err)
+		printHelp(stdout)
+		return 1
+	case err != nil:
+		fmt.Fprintf(stderr, "rbd: %v\n", err)
+		return 1
+	case line.Help && line.Command == nil:
+		printHelp(stdout)
+		return 0
+	case line.Help:
+		printCommandHelp(stdout, line.Command, line.Name)
+		return 0
+	}
+	c := &call{cluster: cluster, stdout: stdout, stderr: stderr}
+	err = execute(line, c)
+	stdout.Flush()
+	code := 0
+	if err != nil {
+		code = fail(err, c, stderr)
+		// librados' own last words are written by a thread of its own.
+		cluster.Shutdown()
+	}
+	if cluster.UserGiven {
+		fmt.Fprintln(stderr, "rbd: --user is deprecated, use --id")
+	}
+	return code
+}
+
+// execute hands the line to the one command that it is for.
+func execute(line *args.Line, c *call) error {
+	var found *command
+	for _, cmd := range commands {
+		if &cmd.Command == line.Command {
+			found = cmd
+		}
+	}
+	var flags []urfave.Flag
+	for _, o := range found.Options {
+		switch {
+		case o.Arg == "":
+			flags = append(flags, &urfave.BoolFlag{Name: o.Name})
+		case o.Repeat:
+			flags = append(flags, &urfave.StringSliceFlag{Name: o.Name})
+		default:
+			flags = append(flags, &urfave.StringFlag{Name: o.Name})
+		}
+	}
+	app := &urfave.App{
+		Name:                      "rbd",
+		HideHelp:                  true,
+		HideVersion:               true,
+		DisableSliceFlagSeparator: true,
+		ExitErrHandler:            func(*urfave.Context, error) {},
+		Commands: []*urfave.Command{{
+			Name:  strings.Join(found.Path, " "),
+			Flags: flags,
+			Action: func(ctx *urfave.Context) error {
+				c.Context = ctx
+				return found.run(c)
+			},
+		}},
+	}
+	return app.Run(append([]string{"rbd"}, line.Arranged()...))
+}
+
+// fail prints an error and gives its exit code. Errors that were joined are
+// lines of their own. Hints come last, so that nothing that reads the lines
+// of the genuine tool has to know them.
+func fail(err error, c *call, stderr io.Writer) int {
+	printError(err, stderr)
+	if c != nil {
+		for _, h := range hints(c, err) {
+			fmt.Fprintln(stderr, "hint: "+h)
+		}
+	}
+	return int(errno.Code(err))
+}
+
+func printError(err error, stderr io.Writer) {
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		for _, e := range joined.Unwrap() {
+			printError(e, stderr)
+		}
+		return
+	}
+	line := "rbd: " + err.Error()
+	var own *errno.Error
+	if errors.As(err, &own) && own.Error() == err.Error() {
+		if own.Line == "" {
+			return
+		}
+		if own.Bare {
+			line = own.Line
+		}
+	}
+	fmt.Fprintln(stderr, line)
+}
+
+func declarations() []*args.Command {
+	var all []*args.Command
+	for _, c := range commands {
+		all = append(all, &c.Command)
+	}
+	return all
+}
+
+// operand takes the next operand, "" where there is none.
+func (c *call) operand() string {
+	text := c.Args().Get(c.next)
+	if text != "" {
+		c.next++
+	}
+	return text
+}
+
+// spec joins the options pool, namespace, image and snap with the next operand.
+func (c *call) spec(form spec.Form) (spec.Spec, error) {
+	return c.specOf(form, "pool", "namespace", "image", "snap")
+}
+
+// destSpec does so for the second of two specs.
+func (c *call) destSpec(form spec.Form) (spec.Spec, error) {
+	form.Dest = true
+	return c.specOf(form, "dest-pool", "dest-namespace", "dest", "dest-snap")
+}
+
+func (c *call) specOf(form spec.Form, pool, namespace, image, snap string) (spec.Spec, error) {
+	form.Names = c.names(form.Names)
+	options := spec.Spec{Pool: c.String(pool), Namespace: c.String(namespace), Image: c.String(image), Snap: c.String(snap)}
+	s, used, err := form.Read(options, c.Args().Get(c.next))
+	if used {
+		c.next++
+	}
+	return s, err
+}
+
+// pool joins the options pool and namespace with the next operand.
+func (c *call) pool(names spec.Names) (spec.Spec, error) {
+	options := spec.Spec{Pool: c.String("pool"), Namespace: c.String("namespace")}
+	s, used, err := spec.Pool(options, c.IsSet("pool"), c.Args().Get(c.next), c.names(names))
+	if used {
+		c.next++
+	}
+	return s, err
+}
+
+// names are the rules for names, which rbd_validate_names switches off.
+func (c *call) names(n spec.Names) spec.Names {
+	if c.cluster.Config("rbd_validate_names") == "false" {
+		return spec.Any
+	}
+	return n
+}
+
+// formatter is what --format and --pretty-format ask for, nil for plain.
+func (c *call) formatter() (output.Formatter, error) {
+	f, err := output.New(c.String("format"), c.Bool("pretty-format"))
+	if err != nil {
+		return nil, errno.Errorf(syscall.EINVAL, "%v", err)
+	}
+	return f, nil
+}

@@ -1,0 +1,247 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"github.com/ceph/go-ceph/rados"
+	"github.com/ceph/go-ceph/rbd"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/opt-rbd/opt-rbd/internal/args"
+	"github.com/opt-rbd/opt-rbd/internal/errno"
+	"github.com/opt-rbd/opt-rbd/internal/output"
+	"github.com/opt-rbd/opt-rbd/internal/spec"
+)
+
+var listCommands = []*command{{
+	Command: args.Command{
+		Path:     []string{"list"},
+		Aliases:  [][]string{{"ls"}},
+		Operands: []args.Operand{poolSpec},
+		Options: []args.Option{
+			{Name: "long", Short: "l", Help: "long listing format"},
+			poolOption, namespaceOption, formatOption, prettyOption,
+		},
+		Short: "List rbd images.",
+	},
+	run: func(c *call) error {
+		s, err := c.pool(spec.Any)
+		if err != nil {
+			return err
+		}
+		f, err := c.formatter()
+		if err != nil {
+			return err
+		}
+		io, err := c.cluster.Pool(s.Pool, s.Namespace)
+		if err == nil {
+			err = list(c, io, f)
+		}
+		if err != nil {
+			return errors.Join(err, errno.Wrap(err, "listing images failed"))
+		}
+		return nil
+	},
+}}
+
+func list(c *call, io *rados.IOContext, f output.Formatter) error {
+	names, err := rbd.GetImageNames(io)
+	if err != nil {
+		return &errno.Error{Code: errno.Code(err), Err: err}
+	}
+	if c.Bool("long") {
+		return listLong(c, io, names, f)
+	}
+	if f == nil {
+		for _, name := range names {
+			fmt.Fprintln(c.stdout, name)
+		}
+		return nil
+	}
+	f.OpenArray("images")
+	for _, name := range names {
+		f.String("name", name)
+	}
+	f.Close()
+	return f.Flush(c.stdout)
+}
+
+// listed is an image as "ls -l" shows it, or one of its snapshots.
+type listed struct {
+	name, id  string
+	snap      string
+	snapID    uint64
+	size      uint64
+	parent    *rbd.ParentInfo
+	format    int
+	protected bool
+	lock      string // "exclusive", "shared" or none
+}
+
+// listLong opens the images, several at a time, and lists them and their
+// snapshots in the order of names. An image that goes away meanwhile is left
+// out.
+func listLong(c *call, io *rados.IOContext, names []string, f output.Formatter) error {
+	// Nothing is read from the images.
+	_ = c.cluster.SetConfig("rbd_cache", "false")
+	rows := make([][]listed, len(names))
+	var group errgroup.Group
+	limit, _ := strconv.Atoi(c.cluster.Config("rbd_concurrent_management_ops"))
+	group.SetLimit(max(limit, 1))
+	for i, name := range names {
+		group.Go(func() (err error) {
+			rows[i], err = inspect(io, name)
+			if errno.Code(err) == syscall.ENOENT {
+				err = nil
+			}
+			return err
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return err
+	}
+	if f != nil {
+		f.OpenArray("images")
+		for _, image := range rows {
+			for _, row := range image {
+				row.write(f)
+			}
+		}
+		f.Close()
+		return f.Flush(c.stdout)
+	}
+	table := output.NewTable(
+		output.Column{Heading: "NAME"},
+		output.Column{Heading: "SIZE", Cells: output.Right},
+		output.Column{Heading: "PARENT"},
+		output.Column{Heading: "FMT", Cells: output.Right},
+		output.Column{Heading: "PROT"},
+		output.Column{Heading: "LOCK"},
+	)
+	for _, image := range rows {
+		for _, row := range image {
+			table.Row(row.cells()...)
+		}
+	}
+	if len(names) == 0 {
+		return nil
+	}
+	return table.Flush(c.stdout)
+}
+
+func inspect(io *rados.IOContext, name string) ([]listed, error) {
+	image, err := rbd.OpenImageReadOnly(io, name, "")
+	if err != nil {
+		return nil, errno.Wrap(err, "error opening "+name)
+	}
+	defer image.Close()
+	head := listed{name: name}
+	if head.size, err = image.GetSize(); err != nil {
+		return nil, err
+	}
+	if head.id, err = image.GetId(); err != nil {
+		return nil, err
+	}
+	head.format = 2
+	if old, err := image.IsOldFormat(); err != nil {
+		return nil, err
+	} else if old {
+		head.format = 1
+	}
+	if head.parent, err = parentOf(image); err != nil {
+		return nil, err
+	}
+	tag, lockers, err := image.ListLockers()
+	if err != nil {
+		return nil, err
+	}
+	switch {
+	case len(lockers) > 0 && strings.Trim(tag, "\x00") == "":
+		head.lock = "exclusive"
+	case len(lockers) > 0:
+		head.lock = "shared"
+	}
+	snaps, err := image.GetSnapshotNames()
+	if err != nil {
+		return nil, err
+	}
+	rows := []listed{head}
+	for _, s := range snaps {
+		row := listed{name: name, id: head.id, snap: s.Name, snapID: s.Id, size: s.Size, format: head.format}
+		if err := image.SetSnapshot(s.Name); err != nil {
+			continue // removed meanwhile
+		}
+		if row.protected, err = image.GetSnapshot(s.Name).IsProtected(); err != nil {
+			return nil, err
+		}
+		if row.parent, err = parentOf(image); err != nil {
+			return nil, err
+		}
+		rows = append(rows, row)
+	}
+	return rows, nil
+}
+
+// parentOf is nil for an image that is no clone.
+func parentOf(image *rbd.Image) (*rbd.ParentInfo, error) {
+	parent, err := image.GetParent()
+	if errors.Is(err, rbd.ErrNotFound) {
+		return nil, nil
+	}
+	return parent, err
+}
+
+func (r listed) cells() []string {
+	name, parent, protected, lock := r.name, "", "", ""
+	if r.snap != "" {
+		name += "@" + r.snap
+	}
+	if p := r.parent; p != nil {
+		parent = spec.Spec{Pool: p.Image.PoolName, Namespace: p.Image.PoolNamespace, Image: p.Image.ImageName, Snap: p.Snap.SnapName}.String()
+	}
+	if r.protected {
+		protected = "yes"
+	}
+	switch r.lock {
+	case "exclusive":
+		lock = "excl"
+	case "shared":
+		lock = "shr"
+	}
+	return []string{name, output.Size(r.size), parent, strconv.Itoa(r.format), protected, lock}
+}
+
+func (r listed) write(f output.Formatter) {
+	kind := "image"
+	if r.snap != "" {
+		kind = "snapshot"
+	}
+	f.OpenObject(kind)
+	f.String("image", r.name)
+	f.String("id", r.id)
+	if r.snap != "" {
+		f.String("snapshot", r.snap)
+		f.Uint("snapshot_id", r.snapID)
+	}
+	f.Uint("size", r.size)
+	if p := r.parent; p != nil {
+		f.OpenObject("parent")
+		f.String("pool", p.Image.PoolName)
+		f.String("pool_namespace", p.Image.PoolNamespace)
+		f.String("image", p.Image.ImageName)
+		f.String("snapshot", p.Snap.SnapName)
+		f.Close()
+	}
+	f.Int("format", int64(r.format))
+	if r.snap != "" {
+		f.String("protected", strconv.FormatBool(r.protected))
+	}
+	if r.lock != "" {
+		f.String("lock_type", r.lock)
+	}
+	f.Close()
+}

@@ -1,0 +1,51 @@
+package cli
+
+import (
+	"strconv"
+
+	"github.com/opt-rbd/opt-rbd/internal/args"
+)
+
+// The options and operands that many commands have.
+var (
+	poolOption      = args.Option{Name: "pool", Short: "p", Arg: "arg", Help: "pool name"}
+	namespaceOption = args.Option{Name: "namespace", Arg: "arg", Help: "namespace name"}
+	imageOption     = args.Option{Name: "image", Arg: "arg", Help: "image name"}
+	snapOption      = args.Option{Name: "snap", Arg: "arg", Help: "snapshot name"}
+	imageIDOption   = args.Option{Name: "image-id", Arg: "arg", Help: "image id"}
+	noProgress      = args.Option{Name: "no-progress", Help: "disable progress output"}
+	formatOption    = args.Option{
+		Name: "format", Arg: "arg",
+		Help:  "output format (plain, json, or xml) [default: plain]",
+		Check: oneOf("plain", "json", "xml"),
+	}
+	prettyOption = args.Option{Name: "pretty-format", Help: "pretty formatting (json and xml)"}
+
+	poolSpec        = args.Operand{Name: "pool-spec", Help: "pool specification\n(example: <pool-name>[/<namespace>]"}
+	imageSpec       = args.Operand{Name: "image-spec", Help: "image specification\n(example: [<pool-name>/[<namespace>/]]<image-name>)"}
+	snapSpec        = args.Operand{Name: "snap-spec", Help: "snapshot specification\n(example: [<pool-name>/[<namespace>/]]<image-name>@<snap-name>)"}
+	imageOrSnapSpec = args.Operand{
+		Name: "image-or-snap-spec",
+		Help: "image or snapshot specification\n(example: [<pool-name>/[<namespace>/]]<image-name>[@<snap-name>])",
+	}
+)
+
+// oneOf is a check for one of some words.
+func oneOf(words ...string) func(string) error {
+	return func(value string) error {
+		for _, w := range words {
+			if value == w {
+				return nil
+			}
+		}
+		return args.ErrArgument
+	}
+}
+
+// unsigned is a check for a plain number.
+func unsigned(value string) error {
+	if _, err := strconv.ParseUint(value, 10, 64); err != nil {
+		return args.ErrValue
+	}
+	return nil
+}
