@@ -25,7 +25,7 @@ bin/rbd: $(SOURCES) | deps
 	CGO_ENABLED=1 $(GO_BUILD) -tags $(TAGS) -o $@ ./cmd/rbd
 
 bin/shim: $(SOURCES) | deps
-	CGO_ENABLED=0 $(GO_BUILD) -o $@ ./cmd/shim
+	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -E opt_rbd_entry' -o $@ ./cmd/shim
 
 bin/installer: $(SOURCES) | deps
 	CGO_ENABLED=0 $(GO_BUILD) -o $@ ./cmd/installer
