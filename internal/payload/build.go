@@ -96,7 +96,7 @@ func Build(o Options) (*Manifest, error) {
 		return nil, w.err
 	}
 
-	m, err := scan(dir)
+	m, err := Scan(os.DirFS(dir))
 	if err != nil {
 		return nil, err
 	}

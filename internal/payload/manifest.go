@@ -78,7 +78,7 @@ func Verify(dir string) error {
 	if err != nil {
 		return err
 	}
-	got, err := scan(dir)
+	got, err := Scan(os.DirFS(dir))
 	if err != nil {
 		return err
 	}
@@ -98,31 +98,27 @@ func Verify(dir string) error {
 	return nil
 }
 
-// scan reads the payload in dir and fills ID, Digest, Size and Files.
-func scan(dir string) (*Manifest, error) {
+// Scan reads the payload in a folder and fills ID, Digest, Size and Files.
+func Scan(folder fs.FS) (*Manifest, error) {
 	m := &Manifest{}
-	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
-		if err != nil || path == dir || path == filepath.Join(dir, ManifestName) {
+	err := fs.WalkDir(folder, ".", func(path string, d fs.DirEntry, err error) error {
+		if err != nil || path == "." || path == ManifestName {
 			return err
 		}
 		info, err := d.Info()
 		if err != nil {
 			return err
 		}
-		rel, err := filepath.Rel(dir, path)
-		if err != nil {
-			return err
-		}
-		f := File{Path: filepath.ToSlash(rel), Mode: info.Mode().String()}
+		f := File{Path: path, Mode: info.Mode().String()}
 		switch {
 		case info.Mode().IsRegular():
-			if f.SHA256, err = digest(path); err != nil {
+			if f.SHA256, err = digest(folder, path); err != nil {
 				return err
 			}
 			f.Size = info.Size()
 			m.Size += f.Size
 		case info.Mode()&fs.ModeSymlink != 0:
-			if f.Link, err = os.Readlink(path); err != nil {
+			if f.Link, err = fs.ReadLink(folder, path); err != nil {
 				return err
 			}
 		case !info.IsDir():
@@ -145,8 +141,8 @@ func scan(dir string) (*Manifest, error) {
 	return m, nil
 }
 
-func digest(path string) (string, error) {
-	f, err := os.Open(path)
+func digest(folder fs.FS, path string) (string, error) {
+	f, err := folder.Open(path)
 	if err != nil {
 		return "", err
 	}
