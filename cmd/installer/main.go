@@ -54,7 +54,7 @@ func app() *cli.App {
 		unit,
 	}, where...)
 
-	return &cli.App{
+	app := &cli.App{
 		Name:  "installer",
 		Usage: "put rbd on a node that cannot install packages",
 		Description: `Puts the launcher, its payload and three small settings on a node, and proves
@@ -68,7 +68,6 @@ restarted that need not be.
   installer plan --root /mnt/node   the same for files below another folder`,
 		HideHelpCommand: true,
 		HideVersion:     true,
-		CommandNotFound: nil,
 		ExitErrHandler:  func(*cli.Context, error) {}, // main says it, once
 		Commands: []*cli.Command{
 			{
@@ -127,6 +126,16 @@ restarted that need not be.
 			return cli.ShowAppHelp(c)
 		},
 	}
+	// One line that names the help, not the help itself.
+	usage := func(c *cli.Context, err error, _ bool) error {
+		return fmt.Errorf("%w: see %s --help", err, c.Command.HelpName)
+	}
+	app.OnUsageError = usage
+	for _, command := range app.Commands {
+		command.OnUsageError = usage
+		command.HideHelpCommand = true
+	}
+	return app
 }
 
 // on opens the node that the flags name.

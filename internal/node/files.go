@@ -3,6 +3,7 @@ package node
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -11,6 +12,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/aymanbagabas/go-udiff"
+
+	"github.com/opt-rbd/opt-rbd/internal/payload"
 )
 
 // A step is one thing that a node must have. Plan, install and status are
@@ -179,18 +182,18 @@ func (s linkStep) apply(_ context.Context, n *Node) (string, error) {
 
 // payloadStep is the folder with rbd, its libraries and plugins.
 type payloadStep struct {
-	path   string
-	from   string // folder of this machine
-	digest string
-	size   int64 // bytes
+	path     string
+	from     string // folder of this machine
+	manifest *payload.Manifest
 }
 
 func (s payloadStep) name() string  { return s.path }
 func (s payloadStep) place() string { return s.path }
-func (s payloadStep) want() object  { return object{Kind: payloadFolder, Digest: s.digest} }
+func (s payloadStep) want() object  { return object{Kind: payloadFolder, Digest: s.manifest.Digest} }
+func (s payloadStep) size() string  { return fmt.Sprintf("%.1f MB", float64(s.manifest.Size)/1e6) }
 
 func (s payloadStep) check(_ context.Context, n *Node) (state, error) {
-	have, err := n.tree.lookFolder(s.path)
+	have, err := n.tree.lookPayload(s.path)
 	if err != nil {
 		return state{}, err
 	}
@@ -198,7 +201,7 @@ func (s payloadStep) check(_ context.Context, n *Node) (state, error) {
 	if why == "" {
 		return good(""), nil
 	}
-	return state{word: word(have), why: why, todo: fmt.Sprintf("copy %s (%.1f MB) to %s", s.from, float64(s.size)/1e6, s.path)}, nil
+	return state{word: word(have), why: why, todo: fmt.Sprintf("copy %s to %s, %s", s.from, s.path, s.size())}, nil
 }
 
 func (s payloadStep) apply(_ context.Context, n *Node) (string, error) {
@@ -209,11 +212,18 @@ func (s payloadStep) apply(_ context.Context, n *Node) (string, error) {
 	if err := n.tree.copyFolder(stage, s.from); err != nil {
 		return "", err
 	}
+	got, err := n.tree.lookPayload(stage)
+	if err == nil && !got.same(s.want()) {
+		err = fmt.Errorf("%s is damaged: its files are not those that it was made with", s.from)
+	}
+	if err != nil {
+		return "", errors.Join(err, n.tree.remove(stage))
+	}
 	// A damaged payload of this name cannot be replaced by rename alone.
 	if err := n.tree.remove(s.path); err != nil {
 		return "", err
 	}
-	return fmt.Sprintf("%s copied, %.1f MB", s.path, float64(s.size)/1e6), n.tree.rename(stage, s.path)
+	return fmt.Sprintf("%s copied, %s", s.path, s.size()), n.tree.rename(stage, s.path)
 }
 
 // prepare gets a path ready for what will be renamed onto it: the record knows

@@ -111,18 +111,9 @@ func (n *Node) steps(ctx context.Context) ([]step, error) {
 	if err != nil {
 		return nil, err
 	}
-	src, err := os.OpenRoot(n.Payload)
-	if err != nil {
-		return nil, named(n.Payload, err)
-	}
-	defer src.Close()
-	sum, err := summary(src.FS())
-	if err != nil {
-		return nil, named(n.Payload, err)
-	}
 	version := path.Join("versions", manifest.ID)
 	steps := []step{
-		payloadStep{path: path.Join(home(n.Prefix), version), from: n.Payload, digest: sum, size: manifest.Size},
+		payloadStep{path: path.Join(home(n.Prefix), version), from: n.Payload, manifest: manifest},
 		linkStep{path: path.Join(home(n.Prefix), "current"), target: version},
 		fileStep{path: n.command(), mode: 0o755, from: n.Shim},
 	}
@@ -256,7 +247,8 @@ func (n *Node) Install(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := n.ready(ctx, steps); err != nil {
+	states, err := n.ready(ctx, steps)
+	if err != nil {
 		return err
 	}
 	changed := false
@@ -264,9 +256,11 @@ func (n *Node) Install(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return errors.New("interrupted: run install again to finish, or uninstall to take it back")
 		}
-		st, err := s.check(ctx, n)
-		if err != nil {
-			return err
+		st, known := states[s.name()]
+		if !known {
+			if st, err = s.check(ctx, n); err != nil {
+				return err
+			}
 		}
 		if st.ok {
 			continue
@@ -306,10 +300,11 @@ func (n *Node) Install(ctx context.Context) error {
 	return nil
 }
 
-// ready sees to it that no step fails for a reason that could be known
-// before the first change.
-func (n *Node) ready(ctx context.Context, steps []step) error {
-	pending := false
+// ready looks at what is put in the file system, and sees to it that nothing
+// fails for a reason that can be known before the first change.
+func (n *Node) ready(ctx context.Context, steps []step) (map[string]state, error) {
+	states := map[string]state{}
+	writes := []string{recordPath(n.Prefix)}
 	for _, s := range steps {
 		placed, ok := s.(interface{ place() string })
 		if !ok {
@@ -317,26 +312,25 @@ func (n *Node) ready(ctx context.Context, steps []step) error {
 		}
 		st, err := s.check(ctx, n)
 		if err != nil {
-			return err
+			return nil, err
 		}
-		if st.ok {
-			continue
-		}
-		pending = true
-		if _, err := n.tree.missing(path.Dir(placed.place())); err != nil {
-			return err
-		}
-		if err := n.tree.writable(placed.place()); err != nil {
-			return err
+		states[s.name()] = st
+		if !st.ok {
+			writes = append(writes, placed.place())
 		}
 	}
-	if !pending {
-		return nil
+	if len(writes) == 1 {
+		return states, nil
 	}
-	if err := n.tree.writable(recordPath(n.Prefix)); err != nil {
-		return err
+	for _, name := range writes {
+		if _, err := n.tree.missing(path.Dir(name)); err != nil {
+			return nil, err
+		}
+		if err := n.tree.writable(name); err != nil {
+			return nil, err
+		}
 	}
-	return sweep(n.tree, n.Prefix)
+	return states, sweep(n.tree, n.Prefix)
 }
 
 // Status writes a line per thing that was installed and says whether all is
@@ -360,7 +354,7 @@ func (n *Node) Status(ctx context.Context, w io.Writer) (ok bool, err error) {
 	for _, e := range n.record.Entries {
 		have, err := n.tree.look(e.Path)
 		if e.Wrote.Kind == payloadFolder {
-			have, err = n.tree.lookFolder(e.Path)
+			have, err = n.tree.lookPayload(e.Path)
 		}
 		if err != nil {
 			return false, err

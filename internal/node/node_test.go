@@ -4,13 +4,14 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
-	"encoding/hex"
+	"encoding/json"
 	"fmt"
 	"io/fs"
 	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -19,6 +20,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/opt-rbd/opt-rbd/internal/payload"
 )
 
 // The test binary is also the installer that is killed: see cut.
@@ -95,8 +98,6 @@ func cut(t *testing.T, action, root, source string, after int) bool {
 func source(t *testing.T, text string) string {
 	t.Helper()
 	dir := t.TempDir()
-	id := sha256.Sum256([]byte(text))
-	digest := hex.EncodeToString(id[:])
 	program, err := os.ReadFile("/usr/bin/true")
 	if err != nil {
 		t.Fatal(err)
@@ -107,7 +108,16 @@ func source(t *testing.T, text string) string {
 	if err := os.Symlink("libtext.so.1.0", filepath.Join(dir, "payload/usr/lib/libtext.so.1")); err != nil {
 		t.Fatal(err)
 	}
-	put(t, dir, "payload/payload.json", fmt.Sprintf(`{"id": %q, "sha256": %q, "machine": %q, "size": 7}`, digest[:12], digest, machines["amd64"]), 0o644)
+	manifest, err := payload.Scan(os.DirFS(filepath.Join(dir, "payload")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	manifest.Machine = machines[runtime.GOARCH].String()
+	data, err := json.Marshal(manifest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	put(t, dir, "payload/"+payload.ManifestName, string(data), 0o644)
 	return dir
 }
 
@@ -613,6 +623,25 @@ func TestFullDisk(t *testing.T) {
 		if strings.Contains(name, newSuffix) {
 			t.Errorf("left behind: %s", name)
 		}
+	}
+	mustAct(t, "uninstall", root, src)
+	if diff := cmp.Diff(before, snapshot(t, root)); diff != "" {
+		t.Errorf("after uninstall:\n%s", diff)
+	}
+}
+
+// TestDamagedPayload: a payload whose files are not those of its manifest does
+// not become the current one.
+func TestDamagedPayload(t *testing.T) {
+	src := source(t, "one")
+	put(t, src, "payload/usr/lib/libtext.so.1.0", "other", 0o644)
+	root := bare(t)
+	before := snapshot(t, root)
+	if err := act("install", root, src, nil); err == nil || !strings.Contains(err.Error(), "payload is damaged") {
+		t.Errorf("got %v", err)
+	}
+	if fileIs(t, filepath.Join(root, "opt/bin/rbd")) {
+		t.Error("there is a launcher")
 	}
 	mustAct(t, "uninstall", root, src)
 	if diff := cmp.Diff(before, snapshot(t, root)); diff != "" {

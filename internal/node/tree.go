@@ -14,6 +14,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/opt-rbd/opt-rbd/internal/payload"
 )
 
 // A tree is a node's file system below its root folder. Names are absolute as
@@ -520,8 +522,9 @@ func named(name string, err error) error {
 	return fmt.Errorf("%s: %w", name, err)
 }
 
-// lookFolder says what stands at name, a folder with all that is in it.
-func (t *tree) lookFolder(name string) (object, error) {
+// lookPayload says what stands at name, a payload with all that is in it: its
+// digest is the one of the manifest that these files would have.
+func (t *tree) lookPayload(name string) (object, error) {
 	o, err := t.look(name)
 	if err != nil || o.Kind != folder {
 		return o, err
@@ -535,39 +538,10 @@ func (t *tree) lookFolder(name string) (object, error) {
 		return object{}, named(name, err)
 	}
 	defer sub.Close()
-	o.Kind = payloadFolder
-	o.Digest, err = summary(sub.FS())
-	return o, named(name, err)
-}
-
-// summary returns one digest of all that a folder holds: names, kinds, modes
-// of files and folders, content of files, targets of links.
-func summary(folder fs.FS) (string, error) {
-	h := sha256.New()
-	err := fs.WalkDir(folder, ".", func(p string, d fs.DirEntry, err error) error {
-		if err != nil || p == "." {
-			return err
-		}
-		info, err := d.Info()
-		if err != nil {
-			return err
-		}
-		var what string
-		switch d.Type() {
-		case fs.ModeDir:
-		case fs.ModeSymlink:
-			what, err = fs.ReadLink(folder, p)
-		case 0:
-			var f fs.File
-			if f, err = folder.Open(p); err == nil {
-				what, err = digest(f)
-				f.Close()
-			}
-		default:
-			err = fmt.Errorf("%s is neither file, folder nor link", p)
-		}
-		fmt.Fprintf(h, "%q %s %q\n", p, info.Mode(), what)
-		return err
-	})
-	return hex.EncodeToString(h.Sum(nil)), err
+	m, err := payload.Scan(sub.FS())
+	if err != nil {
+		return object{}, named(name, err)
+	}
+	o.Kind, o.Digest = payloadFolder, m.Digest
+	return o, nil
 }
