@@ -18,8 +18,12 @@ import (
 	"time"
 )
 
-// victim is the argument that makes this test binary one that starts a cluster and waits to be killed.
-const victim = "victim"
+// Arguments that make this test binary another program: one that starts a cluster and waits to be killed, and one that
+// starts daemons from another root folder.
+const (
+	victim    = "victim"
+	otherRoot = "other-root"
+)
 
 func TestMain(m *testing.M) {
 	if len(os.Args) == 2 && os.Args[1] == victim {
@@ -33,6 +37,13 @@ func TestMain(m *testing.M) {
 		}
 		fmt.Println(c.supervisor.pid, c.Dir())
 		select {}
+	}
+	if len(os.Args) == 3 && os.Args[1] == otherRoot {
+		if err := startInOtherRoot(os.Args[2]); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
 	}
 	os.Exit(m.Run())
 }
@@ -224,6 +235,51 @@ func TestSixOSDsOnThreeHosts(t *testing.T) {
 	rbd(t, c, "create", "another", "--size", "16M")
 }
 
+// The root folder has this system's /usr, in place of another release's, which would have to be downloaded.
+func TestRootFolder(t *testing.T) {
+	cmd := exec.Command("/proc/self/exe", otherRoot, t.TempDir())
+	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Errorf("%v: %s", err, out)
+	}
+}
+
+// startInOtherRoot is the rest of that test in a mount namespace that takes the mounts with it.
+func startInOtherRoot(root string) error {
+	for _, dir := range []string{"usr", "etc", "dev", "proc", "sys", "var/tmp", "tmp"} {
+		if err := os.MkdirAll(filepath.Join(root, dir), 0o755); err != nil {
+			return err
+		}
+	}
+	for _, link := range []string{"bin", "lib", "lib64"} {
+		if err := os.Symlink("usr/"+link, filepath.Join(root, link)); err != nil {
+			return err
+		}
+	}
+	if err := syscall.Mount("/usr", filepath.Join(root, "usr"), "", syscall.MS_BIND, ""); err != nil {
+		return err
+	}
+	c, err := New(context.Background(), Options{Root: root})
+	if err != nil {
+		return err
+	}
+	defer c.Close() //nolint:errcheck // the other error counts
+	if r := c.Rbd("create", "disk", "--size", "16M"); r.Code != 0 {
+		return fmt.Errorf("rbd create: %+v", r)
+	}
+	here, err := os.Stat(root)
+	if err != nil {
+		return err
+	}
+	for _, d := range c.daemons {
+		there, err := os.Stat(fmt.Sprintf("/proc/%d/root", d.cmd.Process.Pid))
+		if err != nil || !os.SameFile(here, there) {
+			return fmt.Errorf("root folder of %s is not %s: %v", d.name, root, err)
+		}
+	}
+	return c.Close()
+}
+
 func TestClustersDoNotMeet(t *testing.T) {
 	a, b := Start(t, Options{}), Start(t, Options{})
 	rbd(t, a, "create", "disk", "--size", "16M")
@@ -240,6 +296,7 @@ func TestCloseLeavesNothing(t *testing.T) {
 	defer c.Close() //nolint:errcheck // for a test that fails before the end
 	left := remains(t, c.supervisor.pid)
 	must(t, c.Close())
+	must(t, c.Close()) // which does nothing
 	if r := left(); len(r) != 0 {
 		t.Errorf("processes left: %v", r)
 	}

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"encoding/json"
@@ -57,16 +58,18 @@ func checkHost(o Options) error {
 		strings.Join(slices.Compact(missing), " "))
 }
 
+// mentions reports whether a program of Ceph knows a word, without the time that asking it for its help takes.
+func (c *Cluster) mentions(name, word string) (bool, error) {
+	program, err := os.ReadFile(filepath.Join("/", c.options.Root, "usr/bin", name))
+	return bytes.Contains(program, []byte(word)), err
+}
+
 // program prepares one of Ceph's own programs, of the other release where there is one.
 func (c *Cluster) program(ctx context.Context, name string, args ...string) *Cmd {
 	if c.options.Root == "" {
 		return c.Daemon(ctx, name, args...)
 	}
-	path := filepath.Join("/usr/bin", name)
-	if _, err := os.Stat(filepath.Join(c.options.Root, path)); errors.Is(err, os.ErrNotExist) {
-		path = filepath.Join("/usr/sbin", name)
-	}
-	cmd := c.Daemon(ctx, path, args...)
+	cmd := c.Daemon(ctx, filepath.Join("/usr/bin", name), args...)
 	// The root as the supervisor sees it, with what it mounted there.
 	cmd.SysProcAttr.Chroot = filepath.Join(fmt.Sprintf("/proc/%d/root", c.supervisor.pid), c.options.Root)
 	cmd.Dir = "/"
@@ -105,6 +108,13 @@ func (c *Cluster) makeMonStore(ctx context.Context) error {
 	}
 	// A monitor that is given its address by options alone takes the default ports, whatever the options say.
 	args := []string{"--create", "--clobber", "--fsid", c.fsid, "--addv", "a", "[v2:" + c.MonV2() + ",v1:" + c.MonV1() + "]", c.path("monmap")}
+	// From Ceph 20.2.4 on a new cluster takes only AES-256 keys, which older clients and kernels do not have, unless the
+	// monmap says otherwise.
+	if known, err := c.mentions("monmaptool", "auth-allowed-ciphers"); err != nil {
+		return err
+	} else if known {
+		args = append(args, "--auth-service-cipher", "aes", "--auth-allowed-ciphers", "aes", "--auth-preferred-cipher", "aes")
+	}
 	if err := c.run(ctx, "monmaptool", args...); err != nil {
 		return err
 	}

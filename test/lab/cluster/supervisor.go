@@ -159,10 +159,12 @@ func (s *supervisor) start(o Options, lock *os.File) error {
 
 // end ends the supervisor and waits until folder and processes are gone.
 func (s *supervisor) end() error {
-	if err := syscall.Kill(s.pid, syscall.SIGTERM); err != nil {
-		return fmt.Errorf("end of the lab's supervisor: %w", err)
-	}
 	if s.cmd != nil {
+		if err := s.cmd.Process.Signal(syscall.SIGTERM); errors.Is(err, os.ErrProcessDone) {
+			return nil
+		} else if err != nil {
+			return fmt.Errorf("end of the lab's supervisor: %w", err)
+		}
 		s.alive.Close()
 		killer := time.AfterFunc(10*time.Second, func() { s.cmd.Process.Kill() }) //nolint:errcheck // it may be gone
 		defer killer.Stop()
@@ -170,6 +172,13 @@ func (s *supervisor) end() error {
 			return fmt.Errorf("end of the lab's supervisor: %w: %s", err, tail(filepath.Join(s.dir, "log", "supervisor")))
 		}
 		return nil
+	}
+	// As long as the lock is held, the recorded process is the supervisor.
+	if held, err := lockHeld(s.dir); errors.Is(err, fs.ErrNotExist) || err == nil && !held {
+		return nil
+	}
+	if err := syscall.Kill(s.pid, syscall.SIGTERM); err != nil {
+		return fmt.Errorf("end of the lab's supervisor: %w", err)
 	}
 	for range 500 {
 		if held, err := lockHeld(s.dir); errors.Is(err, fs.ErrNotExist) || err == nil && !held {
