@@ -1,0 +1,84 @@
+// Package agent runs commands in a guest over one virtio-serial port: the
+// host's side (Client) and the guest's (Serve) of the same small protocol.
+//
+// Several commands run at once over the one port, each with its own standard
+// input, output, error and exit code. Files travel as the input and output of
+// tar, so the protocol knows nothing of them. It is a tool of the tests: there
+// is no authentication, since only the host can open the other end of the port.
+//
+// A port is a stream of bytes that outlives both sides, so either side may
+// find leftovers of an earlier session in it. A session therefore begins with
+// a hello of the host, which carries a nonce, and the guest's echo of it;
+// whatever comes before is thrown away. After that each direction is one gob
+// stream of messages.
+package agent
+
+import (
+	"bufio"
+	"bytes"
+	"io"
+)
+
+// PortName is the name that the host gives to the virtio-serial port. The
+// guest finds it as /dev/virtio-ports/PortName.
+const PortName = "opt-rbd.agent"
+
+// The first byte of the hello cannot begin a gob message (it would announce a
+// number of 127 bytes), so a guest that takes a new session's hello for a part
+// of the old session fails at once instead of waiting for more.
+const helloMagic = "\x81opt-rbd agent\n"
+
+const (
+	nonceLen = 16
+	// chunkLen bounds a message, so that a large file does not keep the
+	// others waiting. The kernel's driver takes at most 32 KiB at a time.
+	chunkLen = 32 << 10
+)
+
+// message is what crosses the port. ID is the command that it belongs to; of
+// the rest at most one field is set.
+type message struct {
+	ID     uint64
+	Start  *start  // host to guest: run this
+	Kill   bool    // host to guest: end it and all of its process group
+	Stdin  []byte  // host to guest
+	EOF    bool    // host to guest: no more standard input
+	Stdout []byte  // guest to host
+	Stderr []byte  // guest to host
+	Exit   *status // guest to host, the last of a command
+}
+
+type start struct {
+	Argv []string
+	Dir  string
+	Env  []string
+}
+
+type status struct {
+	Code int
+	// Err says why the command could not be run; Code means nothing then.
+	Err string
+}
+
+// readHello skips everything up to a hello and returns its nonce. It leaves
+// the reader just behind it.
+func readHello(r *bufio.Reader) ([]byte, error) {
+	window := make([]byte, 0, len(helloMagic))
+	for string(window) != helloMagic {
+		b, err := r.ReadByte()
+		if err != nil {
+			return nil, err
+		}
+		if len(window) == len(helloMagic) {
+			window = append(window[:0], window[1:]...)
+		}
+		window = append(window, b)
+	}
+	nonce := make([]byte, nonceLen)
+	_, err := io.ReadFull(r, nonce)
+	return nonce, err
+}
+
+func hello(nonce []byte) []byte {
+	return bytes.Join([][]byte{[]byte(helloMagic), nonce}, nil)
+}
