@@ -184,7 +184,7 @@ func TestModule(t *testing.T) {
 
 func TestMap(t *testing.T) {
 	d := mapped(t, "disk", "")
-	if target, err := filepath.EvalSymlinks("/dev/rbd/rbd/disk"); err != nil || target != d.Path {
+	if target, err := filepath.EvalSymlinks("/dev/krbd-test/disk"); err != nil || target != d.Path {
 		t.Error("udev was not waited for:", target, err)
 	}
 	dir := fmt.Sprintf("/sys/bus/rbd/devices/%d/", d.ID)
@@ -205,7 +205,7 @@ func TestMap(t *testing.T) {
 	if err := (Host{}).UnmapDevice(t.Context(), d.Path, UnmapOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := os.Lstat("/dev/rbd/rbd/disk"); err == nil {
+	if _, err := os.Lstat("/dev/krbd-test/disk"); err == nil {
 		t.Error("udev was not waited for: the link is still there")
 	}
 	fails(t, Host{}.UnmapDevice(t.Context(), d.Path, UnmapOptions{}), syscall.EINVAL)
@@ -347,7 +347,7 @@ func TestNamespace(t *testing.T) {
 	if d.Spec.Namespace != "ns" || other.Spec.Namespace != "" {
 		t.Errorf("%+v %+v", d, other)
 	}
-	if target, err := filepath.EvalSymlinks("/dev/rbd/rbd/ns/disk"); err != nil || target != d.Path {
+	if target, err := filepath.EvalSymlinks("/dev/krbd-test/nsdisk"); err != nil || target != d.Path {
 		t.Error(target, err)
 	}
 	if err := (Host{}).UnmapSpec(t.Context(), d.Spec, UnmapOptions{}); err != nil {
