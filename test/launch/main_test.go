@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -45,6 +46,10 @@ func (i installation) payload(t testing.TB) string {
 }
 
 func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == enter {
+		fmt.Fprintln(os.Stderr, enterHost(os.Args[2:]))
+		os.Exit(200)
+	}
 	os.Exit(func() int {
 		// Not t.TempDir: ordinary users have to get in.
 		dir, err := os.MkdirTemp("", "launch")
@@ -127,7 +132,10 @@ type result struct {
 }
 
 // run runs a command to its end.
-func run(t testing.TB, cmd *exec.Cmd) result {
+func run(t testing.TB, cmd *exec.Cmd) result { t.Helper(); return end(t, cmd, cmd.Run) }
+
+// end is run with the start of the command left to the caller.
+func end(t testing.TB, cmd *exec.Cmd, start func() error) result {
 	t.Helper()
 	var stdout, stderr bytes.Buffer
 	if cmd.Stdout == nil {
@@ -136,7 +144,7 @@ func run(t testing.TB, cmd *exec.Cmd) result {
 	if cmd.Stderr == nil {
 		cmd.Stderr = &stderr
 	}
-	err := cmd.Run()
+	err := start()
 	if exit := (*exec.ExitError)(nil); err != nil && !errors.As(err, &exit) {
 		t.Fatalf("%s: %v", strings.Join(cmd.Args, " "), err)
 	}
@@ -154,14 +162,53 @@ func command(t testing.TB, name string, args ...string) *exec.Cmd {
 	return exec.CommandContext(ctx, name, args...)
 }
 
-// inNamespace is a command that runs after a script of bash in a mount namespace of its own. $T of the script is a
-// fresh folder.
-func inNamespace(t testing.TB, script, name string, args ...string) *exec.Cmd {
-	// exec keeps the name as argv[0]; the shell itself loads nothing after the script has broken the host.
-	all := append([]string{"--mount", "--propagation", "private", "/bin/bash", "-euc", script + "\n" + `exec "$@"`, "bash", name}, args...)
-	cmd := command(t, "/usr/bin/unshare", all...)
-	cmd.Env = append(os.Environ(), "T="+scratch(t))
-	return cmd
+// A host is one as it may be: where a command runs after a script of bash has changed /etc or mounts, in a
+// mount namespace of its own. $T of the script is a fresh folder.
+type host struct {
+	script string
+	uid    int      // whom the command runs as
+	env    []string // added to the command's environment, not to the script's
+}
+
+// enter is the argument that makes this test binary the process in which host.command starts. It does not load
+// anything once the script has run.
+const enter = "enter"
+
+// command gives the command line that does it.
+func (h host) command(t testing.TB, argv ...string) []string {
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	line := []string{"/usr/bin/unshare", "--mount", exe, enter, "T=" + scratch(t) + "\n" + h.script, strconv.Itoa(h.uid), strconv.Itoa(len(h.env))}
+	return append(append(line, h.env...), argv...)
+}
+
+func (h host) run(t testing.TB, argv ...string) result {
+	t.Helper()
+	line := h.command(t, argv...)
+	return run(t, command(t, line[0], line[1:]...))
+}
+
+func enterHost(args []string) error {
+	if out, err := exec.Command("/bin/bash", "-euc", args[0]).CombinedOutput(); err != nil {
+		return fmt.Errorf("%s: %w: %s", args[0], err, out)
+	}
+	uid, err := strconv.Atoi(args[1])
+	if err != nil {
+		return err
+	}
+	n, err := strconv.Atoi(args[2])
+	if err != nil {
+		return err
+	}
+	env, argv := args[3:3+n], args[3+n:]
+	if uid != 0 {
+		if err := errors.Join(syscall.Setgroups(nil), syscall.Setgid(uid), syscall.Setuid(uid)); err != nil {
+			return err
+		}
+	}
+	return syscall.Exec(argv[0], argv, append(os.Environ(), env...))
 }
 
 // scratch is a folder that ordinary users can enter.
