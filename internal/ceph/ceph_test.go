@@ -24,14 +24,23 @@ func TestMonitors(t *testing.T) {
 		{"[fd00::1]", []string{"[fd00::1]:6789"}, []string{"[fd00::1]:3300"}},
 		{"[v2:[fd00::1]:3300/0,v1:[fd00::1]:6789/0]", []string{"[fd00::1]:6789"}, []string{"[fd00::1]:3300"}},
 	} {
-		for v2, want := range map[bool][]string{false: c.v1, true: c.v2} {
-			got, err := monitors(c.monHost, v2)
-			if err != nil {
-				t.Errorf("%q: %v", c.monHost, err)
+		list, err := monitors(c.monHost)
+		if err != nil {
+			t.Errorf("%q: %v", c.monHost, err)
+		}
+		var v1, v2 []string
+		for _, m := range list {
+			if m.Msgr2 {
+				v2 = append(v2, m.Addr.String())
+			} else {
+				v1 = append(v1, m.Addr.String())
 			}
-			if diff := cmp.Diff(want, got); diff != "" {
-				t.Errorf("%q, version 2 %v: %s", c.monHost, v2, diff)
-			}
+		}
+		if diff := cmp.Diff(c.v1, v1); diff != "" {
+			t.Errorf("%q, version 1: %s", c.monHost, diff)
+		}
+		if diff := cmp.Diff(c.v2, v2); diff != "" {
+			t.Errorf("%q, version 2: %s", c.monHost, diff)
 		}
 	}
 }

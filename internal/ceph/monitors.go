@@ -7,60 +7,40 @@ import (
 	"syscall"
 
 	"github.com/opt-rbd/opt-rbd/internal/errno"
+	"github.com/opt-rbd/opt-rbd/internal/krbd"
 )
 
-// Monitors gives the monitors' addresses as the kernel takes them, "ip:port"
-// with an IPv6 address in brackets: those of messenger version 2 or of
-// version 1, from the configuration's mon_host.
-func (c *Cluster) Monitors(v2 bool) ([]string, error) {
-	monHost := c.Config("mon_host")
-	list, err := monitors(monHost, v2)
-	if err != nil {
-		return nil, err
-	}
-	if len(list) == 0 {
-		version := "1 (port 6789)"
-		if v2 {
-			version = "2 (port 3300)"
-		}
-		return nil, errno.Errorf(syscall.ENOENT, "no monitor with an address of messenger version %s in mon_host %q", version, monHost)
-	}
-	return list, nil
-}
+// Monitors gives the monitors' addresses that the configuration names in
+// mon_host, for both versions of the messenger protocol.
+func (c *Cluster) Monitors() ([]krbd.Monitor, error) { return monitors(c.Config("mon_host")) }
+
+// The ports that are meant where none is said, by version of the messenger.
+const (
+	portV1 = "6789"
+	portV2 = "3300"
+)
 
 // monitors reads a mon_host: monitors separated by commas, semicolons or
 // spaces, each an address or a name, with a port or without, with "v1:" or
 // "v2:" before it or without, with "/nonce" after it or without; several
-// addresses of one monitor stand in brackets. Where a version is not said, a
-// port of 3300 means 2, another 1, and none both.
-func monitors(monHost string, v2 bool) ([]string, error) {
-	var list []string
+// addresses of one monitor stand in brackets. Where the version is not said, a
+// port of 3300 means 2, another one 1, and no port both.
+func monitors(monHost string) ([]krbd.Monitor, error) {
+	var list []krbd.Monitor
 	for _, word := range splitMonHost(monHost) {
-		version := 0
+		v1, v2 := true, true
 		if rest, ok := strings.CutPrefix(word, "v1:"); ok {
-			version, word = 1, rest
+			v2, word = false, rest
 		} else if rest, ok := strings.CutPrefix(word, "v2:"); ok {
-			version, word = 2, rest
+			v1, word = false, rest
 		}
 		word, _, _ = strings.Cut(word, "/")
 		host, port, err := net.SplitHostPort(word)
 		if err != nil {
 			host, port = strings.Trim(word, "[]"), ""
 		}
-		switch {
-		case version == 0 && port == "3300":
-			version = 2
-		case version == 0 && port != "":
-			version = 1
-		}
-		if version == 1 && v2 || version == 2 && !v2 {
-			continue
-		}
-		if port == "" {
-			port = "6789"
-			if v2 {
-				port = "3300"
-			}
+		if v1 && v2 && port != "" {
+			v1, v2 = port != portV2, port == portV2
 		}
 		addresses := []string{host}
 		if _, err := netip.ParseAddr(host); err != nil {
@@ -68,8 +48,24 @@ func monitors(monHost string, v2 bool) ([]string, error) {
 				return nil, errno.Errorf(syscall.EINVAL, "monitor %q: %v", host, err)
 			}
 		}
-		for _, a := range addresses {
-			list = append(list, net.JoinHostPort(a, port))
+		for _, address := range addresses {
+			for _, try := range []struct {
+				wanted bool
+				port   string
+				msgr2  bool
+			}{{v2, portV2, true}, {v1, portV1, false}} {
+				if !try.wanted {
+					continue
+				}
+				if port != "" {
+					try.port = port
+				}
+				addr, err := netip.ParseAddrPort(net.JoinHostPort(address, try.port))
+				if err != nil {
+					return nil, errno.Errorf(syscall.EINVAL, "monitor %q: %v", word, err)
+				}
+				list = append(list, krbd.Monitor{Addr: addr, Msgr2: try.msgr2})
+			}
 		}
 	}
 	return list, nil

@@ -47,6 +47,7 @@ func concat(groups ...[]*command) (all []*command) {
 // c.String("pool"), c.IsSet("size"), c.Bool("no-progress").
 type call struct {
 	*urfave.Context
+	line    *args.Line
 	cluster *ceph.Cluster
 	stdout  *bufio.Writer // flushed when the command is over and before errors
 	stderr  io.Writer
@@ -91,7 +92,7 @@ func run(argv []string, stdout *bufio.Writer, stderr io.Writer) int {
 		printCommandHelp(stdout, line.Command, line.Name)
 		return 0
 	}
-	c := &call{cluster: cluster, stdout: stdout, stderr: stderr}
+	c := &call{line: line, cluster: cluster, stdout: stdout, stderr: stderr}
 	err = execute(line, c)
 	stdout.Flush()
 	code := 0

@@ -1,3 +1,221 @@
 package cli
 
-var deviceCommands []*command
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"syscall"
+
+	"github.com/ceph/go-ceph/rbd"
+
+	"github.com/opt-rbd/opt-rbd/internal/args"
+	"github.com/opt-rbd/opt-rbd/internal/device"
+	"github.com/opt-rbd/opt-rbd/internal/errno"
+	"github.com/opt-rbd/opt-rbd/internal/krbd"
+	"github.com/opt-rbd/opt-rbd/internal/spec"
+)
+
+var deviceCommands = []*command{
+	{Command: *device.List, run: deviceList},
+	{
+		Command: args.Command{
+			Path:     []string{"device", "map"},
+			Aliases:  [][]string{{"map"}},
+			Operands: []args.Operand{imageOrSnapSpec},
+			Options: []args.Option{
+				device.Type, poolOption, namespaceOption, imageOption, snapOption,
+				{Name: "show-cookie", Help: "show device cookie"},
+				{Name: "cookie", Arg: "arg", Help: "specify device cookie"},
+				{Name: "read-only", Help: "map read-only"},
+				{Name: "exclusive", Help: "disable automatic exclusive lock transitions"},
+				{Name: "quiesce", Help: "use quiesce hooks"},
+				{Name: "quiesce-hook", Arg: "arg", Help: "quiesce hook path"},
+				device.Options,
+			},
+			Short: "Map an image to a block device.",
+		},
+		run: deviceMap,
+	},
+	{Command: *device.Unmap, run: deviceUnmap},
+}
+
+// host is the machine on which devices are mapped.
+func (c *call) host() krbd.Host { return krbd.Host{Stderr: c.stderr} }
+
+func (c *call) device() device.IO {
+	return device.IO{Stdout: c.stdout, Stderr: c.stderr, Host: c.host()}
+}
+
+// onlyKernel refuses devices that are not the kernel's own.
+func onlyKernel(c *call) error {
+	if err := device.CheckType(c.line); err != nil {
+		return err
+	}
+	if c.String("device-type") == "nbd" {
+		return errno.Errorf(syscall.EOPNOTSUPP, "devices of type nbd are not supported: use rbd-nbd itself")
+	}
+	return nil
+}
+
+func deviceList(c *call) error {
+	if err := onlyKernel(c); err != nil {
+		return err
+	}
+	return device.RunList(c.line, c.device())
+}
+
+func deviceUnmap(c *call) error {
+	if err := onlyKernel(c); err != nil {
+		return err
+	}
+	return device.RunUnmap(c.Context.Context, c.line, c.device(), func() (string, error) {
+		// The monitors may say which pool is the default one.
+		if _, err := c.cluster.Connect(); err != nil {
+			return "", err
+		}
+		return c.cluster.Config("rbd_default_pool"), nil
+	})
+}
+
+func deviceMap(c *call) error {
+	if err := onlyKernel(c); err != nil {
+		return err
+	}
+	s, err := c.spec(spec.Form{Snap: spec.MaySnap})
+	if err != nil {
+		return err
+	}
+	for option, warning := range map[string]string{"quiesce": krbd.NoQuiesce, "quiesce-hook": krbd.NoQuiesceHook} {
+		if c.IsSet(option) {
+			fmt.Fprintln(c.stderr, "rbd: "+warning)
+		}
+	}
+	var options krbd.MapOptions
+	for _, text := range c.StringSlice("options") {
+		if err := options.Parse(text); err != nil {
+			return errors.Join(textOf(err), &errno.Error{Code: errno.Code(err), Line: krbd.BadMap, Err: err})
+		}
+	}
+	if c.Bool("read-only") {
+		options.SetReadOnly()
+	}
+	if c.Bool("exclusive") {
+		options.SetExclusive()
+	}
+	// Opening the image finds out what is wrong with pool and image in better
+	// words than the kernel's, and for the price of one round trip.
+	image, err := c.open(spec.Spec{Pool: s.Pool, Namespace: s.Namespace, Image: s.Image}, true)
+	if err != nil {
+		return err
+	}
+	defer image.Close()
+	if s.Pool == "" {
+		s.Pool = c.cluster.Config("rbd_default_pool")
+	}
+	var defaults krbd.MapOptions
+	if err := defaults.Parse(c.cluster.Config("rbd_default_map_options")); err != nil {
+		return errors.Join(textOf(err), &errno.Error{Code: errno.Code(err), Line: krbd.BadDefaults, Err: err})
+	}
+	options.SetDefaults(defaults)
+	mapped, err := mapImage(c, s, options)
+	if err != nil {
+		return mapFailed(c, s, image, err)
+	}
+	fmt.Fprintln(c.stdout, mapped.Path)
+	return nil
+}
+
+func mapImage(c *call, s spec.Spec, options krbd.MapOptions) (krbd.Device, error) {
+	monitors, err := c.cluster.Monitors()
+	if err != nil {
+		return krbd.Device{}, err
+	}
+	secret, err := c.cluster.Secret()
+	if err != nil {
+		return krbd.Device{}, err
+	}
+	return c.host().Map(c.Context.Context, krbd.Request{
+		Spec:     s,
+		Monitors: monitors,
+		ID:       c.cluster.ID(),
+		Secret:   krbd.NewSecret(secret),
+		Options:  options,
+	})
+}
+
+// mapFailed says, in this order, which step failed, what the image has that
+// the kernel has not, where to look, and with what number it all ended.
+func mapFailed(c *call, s spec.Spec, image *rbd.Image, err error) error {
+	if step := textOf(err); step != nil {
+		printError(step, c.stderr)
+	}
+	if errors.Is(err, syscall.ENXIO) {
+		explainFeatures(c, s, image)
+	}
+	fmt.Fprintln(c.stdout, krbd.Syslog)
+	c.stdout.Flush()
+	return errno.Wrap(err, krbd.MapFailed)
+}
+
+// textOf is the line on the step that failed, nil where there is none.
+func textOf(err error) error {
+	var own *krbd.Error
+	if errors.As(err, &own) {
+		if own.Text == "" {
+			return nil
+		}
+		return &errno.Error{Code: own.Errno, Line: own.Text, Err: err}
+	}
+	return err
+}
+
+// explainFeatures names the image's features that this kernel lacks, which is
+// what ENXIO most often means.
+func explainFeatures(c *call, s spec.Spec, image *rbd.Image) {
+	features, err := image.GetFeatures()
+	if err != nil {
+		return
+	}
+	supported, err := c.host().SupportedFeatures()
+	if err != nil {
+		return
+	}
+	var mutable, immutable []string
+	for bit := uint64(1); bit != 0; bit <<= 1 {
+		if features&^supported&bit == 0 {
+			continue
+		}
+		feature := rbd.FeatureSet(bit)
+		names := feature.Names()
+		if len(names) == 0 {
+			continue
+		}
+		if slices.Contains(canDisable, names[0]) {
+			mutable = append(mutable, names[0])
+		} else {
+			immutable = append(immutable, names[0])
+		}
+	}
+	if len(mutable) > 0 {
+		fmt.Fprintf(c.stdout, "RBD image feature set mismatch. You can disable features unsupported by the kernel with \"rbd feature disable %s %s\".\n",
+			c.shortSpec(s), strings.Join(mutable, " "))
+	}
+	if len(immutable) > 0 {
+		fmt.Fprintf(c.stdout, "This image cannot be mapped because the following immutable features are unsupported by the kernel: %s\n",
+			strings.Join(immutable, " "))
+	}
+}
+
+// canDisable are the features that can be taken from an image.
+var canDisable = []string{rbd.FeatureNameExclusiveLock, rbd.FeatureNameObjectMap, rbd.FeatureNameFastDiff, rbd.FeatureNameDeepFlatten, rbd.FeatureNameJournaling}
+
+// shortSpec is an image's spec as a person would type it: without the default
+// pool.
+func (c *call) shortSpec(s spec.Spec) string {
+	s.Snap = ""
+	if s.Namespace == "" && s.Pool == c.cluster.Config("rbd_default_pool") {
+		s.Pool = ""
+	}
+	return s.String()
+}
