@@ -79,7 +79,7 @@ func printCommandHelp(w io.Writer, c *args.Command, name []string) {
 	fmt.Fprintln(w)
 	width := minNameWidth
 	for _, o := range c.Operands {
-		width = max(width, len("--"+o.Name+" arg"))
+		width = max(width, len("--"+o.Name+" "))
 	}
 	for _, o := range c.Options {
 		width = max(width, len(optionTitle(o)))
