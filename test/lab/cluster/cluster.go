@@ -127,7 +127,7 @@ func Start(t testing.TB, o Options) *Cluster {
 	}
 	t.Cleanup(func() {
 		if t.Failed() {
-			c.logTails(t)
+			c.logEnds(t)
 		}
 		if err := c.Close(); err != nil {
 			t.Error(err)
@@ -265,14 +265,11 @@ func (c *Cluster) FSID() string { return c.fsid }
 // NetNS is the path of the cluster's network namespace, for nsenter --net=PATH.
 func (c *Cluster) NetNS() string { return fmt.Sprintf("/proc/%d/ns/net", c.supervisor.pid) }
 
-func (c *Cluster) logTails(t testing.TB) {
-	logs, err := filepath.Glob(filepath.Join(c.dir, "log", "*"))
-	if err != nil {
-		t.Log(err)
-	}
-	for _, log := range logs {
-		if text := tail(log); text != "" {
-			t.Logf("%s ends in:\n%s", filepath.Base(log), text)
+// logEnds tells a failed test what the daemons said that are no longer there.
+func (c *Cluster) logEnds(t testing.TB) {
+	for _, d := range c.daemons {
+		if !d.running() {
+			t.Logf("%s is not running; its log ends in:\n%s", d.name, tail(c.path("log/"+d.name)))
 		}
 	}
 }

@@ -86,7 +86,7 @@ func testUser(t *testing.T, c *Cluster) {
 	}
 	rbd(t, c, "--id", "reader", "ls")
 	rbd(t, c, "--id", "reader", "--key", secret, "-k", "/dev/null", "ls")
-	if r := c.Rbd("--id", "reader", "create", "disk", "--size", "16M"); r.Code != 1 {
+	if r := c.Rbd("--id", "reader", "create", "another", "--size", "16M"); r.Code != 1 {
 		t.Errorf("rbd create without the right: %+v", r)
 	}
 	if r := c.Rbd("--id", "nobody", "ls"); r.Code == 0 {

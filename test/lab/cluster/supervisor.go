@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -309,6 +310,6 @@ func lastWords(text string) string {
 	for _, dump := range []string{"*** Caught signal", "--- begin dump of recent events"} {
 		text, _, _ = strings.Cut(text, dump)
 	}
-	lines := strings.Split(strings.TrimSpace(text), "\n")
+	lines := slices.DeleteFunc(strings.Split(text, "\n"), func(line string) bool { return strings.TrimSpace(line) == "" })
 	return strings.Join(lines[max(0, len(lines)-15):], "\n")
 }
