@@ -87,10 +87,10 @@ func Local(line *args.Line) bool {
 	if line.Help || line.Command != List && line.Command != Unmap {
 		return false
 	}
-	if kind, _ := line.Value("device-type"); kind == "nbd" {
+	switch kind, _ := line.Value("device-type"); {
+	case kind == "nbd":
 		return false
-	}
-	if line.Command == List {
+	case kind == "ggate", line.Command == List:
 		return true
 	}
 	image, err := imageSpec(line)
