@@ -35,9 +35,11 @@ type state struct {
 	why  string // what is there, or what is wrong with it
 	todo string // what apply would do
 	diff string // unified, of a file whose text would change
+	tell bool   // a proof: why is worth saying after an installation too
 }
 
-func good(why string) state { return state{ok: true, word: "ok", why: why} }
+func good(why string) state  { return state{ok: true, word: "ok", why: why} }
+func proof(why string) state { return state{ok: true, word: "ok", why: why, tell: true} }
 
 // differs compares what is wanted at a path with what is there; "" is no
 // difference. A file that is not root's could be changed by others.

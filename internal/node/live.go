@@ -36,7 +36,7 @@ func (s commandStep) check(ctx context.Context, n *Node) (state, error) {
 		}
 		return state{word: "changed", why: fmt.Sprintf("%v%s", err, line), todo: "run " + s.name()}, nil
 	}
-	return good(line), nil
+	return proof(line), nil
 }
 
 func (s commandStep) apply(ctx context.Context, n *Node) (string, error) {
@@ -120,7 +120,7 @@ func (s kubeletStep) check(ctx context.Context, n *Node) (state, error) {
 		return state{}, err
 	}
 	if !u.found {
-		return good(fmt.Sprintf("no %s on this node, nothing to restart", n.Unit)), nil
+		return proof(fmt.Sprintf("no %s on this node, nothing to restart", n.Unit)), nil
 	}
 	env, err := n.systemd.environment(ctx)
 	if err != nil {
@@ -134,13 +134,15 @@ func (s kubeletStep) check(ctx context.Context, n *Node) (state, error) {
 	if inPath(value, n.bin()) {
 		found, err := findIn(n.tree, value, "rbd")
 		if err != nil {
-			return state{word: "missing", why: fmt.Sprintf("%s: %v", u.name, err), todo: "look again"}, nil
+			return state{word: "missing", why: fmt.Sprintf("%s: %v", u.name, err), todo: "prove that " + u.name + " finds rbd"}, nil
 		}
-		how := fmt.Sprintf("%s, pid %d, finds %s", u.name, u.pid, found)
 		if u.pid == 0 {
-			how = fmt.Sprintf("%s is %s, will find %s", u.name, u.active, found)
+			return proof(fmt.Sprintf("%s is %s, will find %s", u.name, u.active, found)), nil
 		}
-		return good(how), nil
+		return proof(fmt.Sprintf("%s, pid %d, finds %s", u.name, u.pid, found)), nil
+	}
+	if u.pid == 0 && by == "" {
+		return proof(fmt.Sprintf("%s is %s, gets the PATH of systemd's services when it starts", u.name, u.active)), nil
 	}
 	st := state{word: "changed", why: fmt.Sprintf("%s, pid %d, has PATH=%s, without %s", u.name, u.pid, value, n.bin()), todo: "restart " + u.name}
 	if by != "" && !inPath(next, n.bin()) {

@@ -263,6 +263,7 @@ func (n *Node) Install(ctx context.Context) error {
 			}
 		}
 		if st.ok {
+			n.tell(s, st)
 			continue
 		}
 		began := time.Now()
@@ -278,6 +279,7 @@ func (n *Node) Install(ctx context.Context) error {
 		}
 		changed = true
 		n.Say("%s (%s)", done, took(began))
+		n.tell(s, st)
 	}
 	if n.record != nil && (!n.record.Complete || n.record.Unit != n.Unit) {
 		n.record.Complete, n.record.Unit = true, n.Unit
@@ -285,19 +287,18 @@ func (n *Node) Install(ctx context.Context) error {
 			return err
 		}
 	}
-	if n.systemd != nil {
-		st, err := kubeletStep{}.check(ctx, n)
-		if err != nil {
-			return err
-		}
-		n.Say("%s", st.why)
-	}
 	if !changed {
 		n.Say("nothing to do, all is in place (%s)", took(start))
 		return nil
 	}
 	n.Say("installed (%s)", took(start))
 	return nil
+}
+
+func (n *Node) tell(s step, st state) {
+	if st.tell {
+		n.Say("%s: %s", s.name(), st.why)
+	}
 }
 
 // ready looks at what is put in the file system, and sees to it that nothing
