@@ -35,7 +35,7 @@ var packages = map[string]string{
 // checkHost reports what a cluster lacks on this machine.
 func checkHost(o Options) error {
 	if os.Geteuid() != 0 {
-		return errors.New("the lab needs root: it makes namespaces")
+		return errors.New("the lab makes namespaces, which takes root: run it with sudo")
 	}
 	var missing []string
 	for name, pkg := range packages {

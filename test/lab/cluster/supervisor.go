@@ -167,12 +167,17 @@ func (s *supervisor) end() error {
 			return fmt.Errorf("end of the lab's supervisor: %w", err)
 		}
 		s.alive.Close()
-		killer := time.AfterFunc(10*time.Second, func() { s.cmd.Process.Kill() }) //nolint:errcheck // it may be gone
-		defer killer.Stop()
-		if err := s.cmd.Wait(); err != nil {
-			return fmt.Errorf("end of the lab's supervisor: %w: %s", err, tail(filepath.Join(s.dir, "log", "supervisor")))
+		ended := make(chan error, 1)
+		go func() { ended <- s.cmd.Wait() }()
+		select {
+		case err := <-ended:
+			if err != nil {
+				return fmt.Errorf("end of the lab's supervisor: %w: %s", err, tail(filepath.Join(s.dir, "log", "supervisor")))
+			}
+			return nil
+		case <-time.After(30 * time.Second):
+			return errors.New("the lab's supervisor does not end: is there a command made by Daemon that nobody waits for?")
 		}
-		return nil
 	}
 	// As long as the lock is held, the recorded process is the supervisor.
 	if held, err := lockHeld(s.dir); errors.Is(err, fs.ErrNotExist) || err == nil && !held {
