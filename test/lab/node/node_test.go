@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/opt-rbd/opt-rbd/test/lab/agent"
+	"github.com/opt-rbd/opt-rbd/test/lab/cluster"
 )
 
 func TestNode(t *testing.T) {
@@ -165,5 +166,40 @@ func testState(t *testing.T, n *Node) {
 		if r := n.Run("test", "-e", "/tmp/gone"); r.Code == 0 {
 			t.Error("/tmp is kept")
 		}
+	}
+}
+
+// TestKernelMaps shows that the image has the modules that rbd needs for each
+// way to speak to a cluster.
+func TestKernelMaps(t *testing.T) {
+	c := cluster.Start(t, cluster.Options{})
+	n := Start(t, Options{NetNS: c.NetNS()})
+	n.Must("modprobe", "rbd")
+	key, err := c.Secret("client.admin")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, mode := range []string{"legacy", "crc", "secure"} {
+		t.Run(mode, func(t *testing.T) {
+			n := n.For(t)
+			if r := c.Rbd("create", mode, "--size", "32M"); r.Code != 0 {
+				t.Fatalf("rbd create: %+v", r)
+			}
+			mon := c.MonV1()
+			if mode != "legacy" {
+				mon = c.MonV2()
+			}
+			began := time.Now()
+			n.Shell(`echo "$1 name=admin,secret=$2,ms_mode=$3 rbd $3 -" >/sys/bus/rbd/add_single_major`, mon, key, mode)
+			t.Logf("mapped after %.1f s", time.Since(began).Seconds())
+			n.Shell(`
+				mkfs.ext4 -q /dev/rbd0
+				mount /dev/rbd0 /run/lock
+				echo written >/run/lock/file
+				umount /run/lock
+				blkdiscard -z -o 16M -l 4096 /dev/rbd0
+				udevadm settle
+				echo 0 >/sys/bus/rbd/remove_single_major`)
+		})
 	}
 }

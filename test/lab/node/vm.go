@@ -249,11 +249,19 @@ func (vm *VM) Run(ctx context.Context, argv ...string) (Result, error) {
 // Stop powers the node off as an admin does. What it had written is there
 // after Start.
 func (vm *VM) Stop(ctx context.Context) error {
-	if _, err := vm.Run(ctx, "systemctl", "poweroff"); err != nil {
-		return err
+	vm.mu.Lock()
+	qemu, exited := vm.qemu, vm.exited
+	vm.mu.Unlock()
+	if qemu == nil {
+		return errors.New("the node is not running")
+	}
+	// The node may be off before the answer is here.
+	r, err := vm.Run(ctx, "systemctl", "poweroff")
+	if err == nil && r.Code != 0 {
+		return fmt.Errorf("power the node off: exit code %d: %s", r.Code, r.Stderr)
 	}
 	select {
-	case <-vm.exited:
+	case <-exited:
 		vm.Kill()
 		return nil
 	case <-ctx.Done():
