@@ -4,18 +4,34 @@
 //go:debug updatemaxprocs=0
 
 // Command shim is what a node has as /opt/bin/rbd: a static program that runs the rbd of the payload beside it.
+//
+// It answers by itself what needs neither a cluster nor the payload: unmap, device list, and the names that udev asks
+// of it as ceph-rbdnamer.
 package main
 
 import (
+	"bufio"
+	"context"
 	"errors"
 	"os"
+	"path/filepath"
+	"syscall"
 
+	"github.com/opt-rbd/opt-rbd/internal/args"
+	"github.com/opt-rbd/opt-rbd/internal/device"
+	"github.com/opt-rbd/opt-rbd/internal/errno"
+	"github.com/opt-rbd/opt-rbd/internal/krbd"
 	"github.com/opt-rbd/opt-rbd/internal/launch"
 )
 
-// Everything happens in init: until main starts, the runtime keeps the main goroutine on the main thread, as Exec
-// needs it. runtime.LockOSThread says the same but starts one more thread.
+const namer = "ceph-rbdnamer"
+
+// The payload is entered from init: until main starts, the runtime keeps the main goroutine on the main thread, as
+// launch.Exec needs it. runtime.LockOSThread says the same but starts one more thread.
 func init() {
+	if filepath.Base(os.Args[0]) == namer || local() != nil {
+		return
+	}
 	payload, err := launch.Find()
 	if err == nil {
 		err = launch.Exec(payload, os.Args, os.Environ())
@@ -25,8 +41,67 @@ func init() {
 	if errors.As(err, &failure) {
 		code = failure.Code
 	}
-	os.Stderr.WriteString("rbd: " + err.Error() + "\n")
+	stderr.WriteString("rbd: " + err.Error() + "\n")
 	os.Exit(code)
 }
 
-func main() {}
+func main() {
+	if filepath.Base(os.Args[0]) == namer {
+		os.Exit(name("/sys", os.Args[1:]))
+	}
+	out := bufio.NewWriter(stdout)
+	err := device.Run(context.Background(), local(), device.IO{Stdout: out, Stderr: stderr, Host: krbd.Host{Stderr: stderr}})
+	out.Flush()
+	if err == nil {
+		return
+	}
+	var failure *errno.Error
+	if !errors.As(err, &failure) || !failure.Bare {
+		stderr.WriteString("rbd: ")
+	}
+	stderr.WriteString(err.Error() + "\n")
+	os.Exit(int(errno.Code(err)))
+}
+
+// local gives the command line where it is one to be answered here, and nil where there is the least doubt: every line
+// that the payload's rbd would refuse or read otherwise is left to that.
+func local() *args.Line {
+	if filepath.Base(os.Args[0]) == "rbd-nbd" {
+		return nil
+	}
+	ceph, rest := args.Split(args.Environ(os.Args[1:], os.Getenv("CEPH_ARGS")))
+	for len(ceph) > 0 {
+		// Whom to ask, as which user, makes no difference. Other options may be wrong, as a file that is not there.
+		_, _, n := args.CephOption(ceph, "--id", "-m", "--mon_host", "-k", "--keyring", "-K", "--keyfile", "--key")
+		if n == 0 || n > len(ceph) {
+			return nil
+		}
+		ceph = ceph[n:]
+	}
+	line, err := args.Read([]*args.Command{device.Unmap, device.List}, rest)
+	if err != nil || !device.Local(line) {
+		return nil
+	}
+	return line
+}
+
+// A descriptor is written to as it is. With os.File a closed pipe would end the process by SIGPIPE, which rbd ignores.
+type descriptor int
+
+const (
+	stdout = descriptor(1)
+	stderr = descriptor(2)
+)
+
+func (d descriptor) Write(b []byte) (n int, err error) {
+	for n < len(b) {
+		m, err := syscall.Write(int(d), b[n:])
+		if err != nil && err != syscall.EINTR {
+			return n, err
+		}
+		n += max(m, 0)
+	}
+	return n, nil
+}
+
+func (d descriptor) WriteString(s string) (int, error) { return d.Write([]byte(s)) }
