@@ -2,8 +2,8 @@ package krbd
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"runtime"
@@ -102,9 +102,8 @@ func (r Request) line(auth string) (string, error) {
 // at the end: so the line can carry a number that costs nobody anything.
 func mark() string {
 	var b [8]byte
-	rand.Read(b[:])
 	for i := range b {
-		b[i] = " \t\v\f"[b[i]&3]
+		b[i] = " \t\v\f"[rand.IntN(4)]
 	}
 	return string(b[:])
 }
@@ -142,7 +141,9 @@ func (h Host) addOnThread(req Request) (string, error) {
 		return "", err
 	}
 	if err := h.write("add", line); err != nil {
-		return "", &Error{Text: textSysfsWrite, Errno: errnoOf(err)}
+		number := errnoOf(err)
+		mons, _, _ := strings.Cut(line, " ")
+		return "", &Error{Text: textSysfsWrite, Hint: hintAdd(number, req, mons), Errno: number}
 	}
 	return line, nil
 }
