@@ -3,8 +3,6 @@ package cli
 import (
 	"errors"
 	"fmt"
-	"slices"
-	"strings"
 	"syscall"
 
 	"github.com/ceph/go-ceph/rbd"
@@ -177,38 +175,9 @@ func explainFeatures(c *call, s spec.Spec, image *rbd.Image) {
 	if err != nil {
 		return
 	}
-	supported, err := c.host().SupportedFeatures()
-	if err != nil {
-		return
-	}
-	var mutable, immutable []string
-	for bit := uint64(1); bit != 0; bit <<= 1 {
-		if features&^supported&bit == 0 {
-			continue
-		}
-		feature := rbd.FeatureSet(bit)
-		names := feature.Names()
-		if len(names) == 0 {
-			continue
-		}
-		if slices.Contains(canDisable, names[0]) {
-			mutable = append(mutable, names[0])
-		} else {
-			immutable = append(immutable, names[0])
-		}
-	}
-	if len(mutable) > 0 {
-		fmt.Fprintf(c.stdout, "RBD image feature set mismatch. You can disable features unsupported by the kernel with \"rbd feature disable %s %s\".\n",
-			c.shortSpec(s), strings.Join(mutable, " "))
-	}
-	if len(immutable) > 0 {
-		fmt.Fprintf(c.stdout, "This image cannot be mapped because the following immutable features are unsupported by the kernel: %s\n",
-			strings.Join(immutable, " "))
-	}
+	supported, _ := c.host().SupportedFeatures()
+	fmt.Fprintln(c.stdout, krbd.Mismatch(c.shortSpec(s), features, supported))
 }
-
-// canDisable are the features that can be taken from an image.
-var canDisable = []string{rbd.FeatureNameExclusiveLock, rbd.FeatureNameObjectMap, rbd.FeatureNameFastDiff, rbd.FeatureNameDeepFlatten, rbd.FeatureNameJournaling}
 
 // shortSpec is an image's spec as a person would type it: without the default
 // pool.

@@ -101,7 +101,7 @@ func (r Request) line(auth string) (string, error) {
 // it shows the whole line in the device's config_info, and it skips white space
 // at the end: so the line can carry a number that costs nobody anything.
 func mark() string {
-	var b [8]byte
+	var b [24]byte // 48 bits
 	for i := range b {
 		b[i] = " \t\v\f"[rand.IntN(4)]
 	}

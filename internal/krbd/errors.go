@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"syscall"
 
 	"github.com/opt-rbd/opt-rbd/internal/errno"
@@ -82,6 +83,32 @@ func textOptionUnknown(kind, key string) string {
 	return fmt.Sprintf("unknown %s option '%s'", kind, key)
 }
 
+// hintAdd says what the kernel most likely means by an error number.
+func hintAdd(e syscall.Errno, r Request, mons string) string {
+	switch e {
+	case syscall.ENOENT:
+		return "the kernel has no rbd driver (load the module rbd), or the cluster has no such pool, namespace, image or snapshot"
+	case syscall.EACCES:
+		return "the cluster refused the key of client." + r.ID + ": compare it with ceph auth get client." + r.ID
+	case syscall.EPERM:
+		return "mapping takes root with CAP_SYS_ADMIN on the host, and client." + r.ID + " the capabilities mon 'profile rbd' and osd 'profile rbd'"
+	case syscall.ETIMEDOUT:
+		return "no monitor of " + mons + " answered this host in time: see that it reaches them, and that ms_mode suits the ports"
+	case syscall.EROFS:
+		return "another client has the image mapped exclusively, or the mapping would have to write to what is read-only"
+	case syscall.EINVAL:
+		return "the kernel does not know one of the options, or its value: see dmesg"
+	}
+	return ""
+}
+
+func hintBusy(dev string, users []string) string {
+	if len(users) == 0 {
+		return dev + " is in use by a process or in another mount namespace; fuser -v " + dev + " can tell, and -o force unmaps it all the same"
+	}
+	return dev + " is in use: " + strings.Join(users, ", ")
+}
+
 func hintUdevAdd(dev string, err error) string {
 	return fmt.Sprintf("%s is mapped, but udev did not report it (%v): see that systemd-udevd runs and that this process is in the host's network namespace, or map with -o noudev", dev, err)
 }
@@ -96,6 +123,43 @@ const (
 
 // Syslog is the line that follows every failed map on stdout.
 const Syslog = `In some cases useful info is found in syslog - try "dmesg | tail".`
+
+// features are the names of the bits in a mask of image features. The kernel's
+// supported_features is such a mask.
+var features = []string{
+	"layering", "striping", "exclusive-lock", "object-map", "fast-diff", "deep-flatten",
+	"journaling", "data-pool", "operations", "migrating", "non-primary", "dirty-cache",
+}
+
+// changeable are those that a user can take from an image: exclusive-lock,
+// object-map, fast-diff, deep-flatten and journaling.
+const changeable = 1<<2 | 1<<3 | 1<<4 | 1<<5 | 1<<6
+
+// Mismatch is the line that follows on stdout where a map failed with ENXIO.
+// image is the mask of the image's features, and supported that of
+// [Host.SupportedFeatures], 0 where it is not known. name is the image's spec
+// as a user types it, without a default pool.
+func Mismatch(name string, image, supported uint64) string {
+	const mismatch = "RBD image feature set mismatch. "
+	if supported == 0 {
+		return mismatch + `Try disabling features unsupported by the kernel with "rbd feature disable".`
+	}
+	missing := image &^ supported
+	if fixed := missing &^ changeable; fixed != 0 {
+		return mismatch + "This image cannot be mapped because the following immutable features are unsupported by the kernel:" + featureNames(fixed) + "."
+	}
+	return mismatch + `You can disable features unsupported by the kernel with "rbd feature disable ` + name + featureNames(missing) + `".`
+}
+
+// featureNames puts a space before each name.
+func featureNames(mask uint64) (s string) {
+	for bit, name := range features {
+		if mask&(1<<bit) != 0 {
+			s += " " + name
+		}
+	}
+	return s
+}
 
 // What the genuine tool says of command lines that it refuses or ignores a
 // part of.

@@ -387,7 +387,7 @@ func TestBusy(t *testing.T) {
 	}
 	defer unix.Unmount(dir, unix.MNT_DETACH)
 	e := fails(t, Host{}.UnmapDevice(t.Context(), d.Path, UnmapOptions{}), syscall.EBUSY)
-	if e.Text != textSysfsWrite || e.Device != d.Path {
+	if e.Text != textSysfsWrite || e.Device != d.Path || e.Hint != d.Path+" is in use: mounted on "+dir {
 		t.Errorf("%+v", e)
 	}
 	if err := os.WriteFile(dir+"/file", []byte("still mounted"), 0o644); err != nil {
@@ -404,31 +404,34 @@ func TestBusy(t *testing.T) {
 // A partition means the disk that it is on.
 func TestPartition(t *testing.T) {
 	d := mapped(t, "disk", "")
-	// A table with one Linux partition from 1 MiB on, 8 MiB long.
-	table := make([]byte, 512)
-	entry := table[446:]
-	entry[4] = 0x83
-	binary.LittleEndian.PutUint32(entry[8:], 2048)
-	binary.LittleEndian.PutUint32(entry[12:], 16384)
-	table[510], table[511] = 0x55, 0xaa
-	writeBlock(t, d.Path, 0, table)
-	f, err := os.Open(d.Path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	err = unix.IoctlSetInt(int(f.Fd()), unix.BLKRRPART, 0)
-	f.Close()
-	if err != nil {
-		t.Fatal(err)
-	}
+	partitionTable(t, d.Path)
 	if err := (Host{}).UnmapDevice(t.Context(), d.Path+"p1", UnmapOptions{}); err != nil {
 		t.Error(err)
 	}
 	if left := listed(t); len(left) != 0 {
 		t.Error(left)
 	}
-	d = mapped(t, "disk", "")
-	writeBlock(t, d.Path, 0, nil)
+}
+
+// partitionTable gives a device one partition until the test ends.
+func partitionTable(t *testing.T, path string) {
+	t.Helper()
+	// Linux, from 1 MiB on, 8 MiB long.
+	table := make([]byte, 512)
+	entry := table[446:]
+	entry[4] = 0x83
+	binary.LittleEndian.PutUint32(entry[8:], 2048)
+	binary.LittleEndian.PutUint32(entry[12:], 16384)
+	table[510], table[511] = 0x55, 0xaa
+	writeBlock(t, path, 0, table)
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := unix.IoctlSetInt(int(f.Fd()), unix.BLKRRPART, 0); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // stopUdev stops udevd and its sockets, which would start it again.
@@ -557,4 +560,99 @@ func TestDiscard(t *testing.T) {
 		t.Fatal(e)
 	}
 	f.Close()
+}
+
+// TestCapture writes what testdata holds into the folder that KRBD_CAPTURE
+// names: the node's sysfs as far as this package reads it, and uevents as they
+// come out of the socket. See testdata/README.
+func TestCapture(t *testing.T) {
+	out := os.Getenv("KRBD_CAPTURE")
+	if err := os.MkdirAll(out, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	run(t, "udevadm", "settle")
+	udev, kernel := rawMessages(t, groupUdev), rawMessages(t, groupKernel)
+	disk := mapped(t, "disk", "")
+	partitionTable(t, disk.Path)
+	mapped(t, "disk@snap", "")
+	mapped(t, "rbd/ns/disk", "")
+
+	var tree bytes.Buffer
+	for _, pattern := range []string{
+		"/sys/bus/rbd/supported_features",
+		"/sys/bus/rbd/devices/*",
+		"/sys/devices/rbd/*/subsystem",
+		"/sys/devices/rbd/*/[a-z]*",
+		"/sys/devices/rbd/*/block/rbd*/dev*",
+		"/sys/devices/rbd/*/block/rbd*/diskseq",
+		"/sys/devices/rbd/*/block/rbd*/rbd*/dev",
+		"/sys/devices/rbd/*/block/rbd*/rbd*/partition",
+		"/sys/devices/pci*/*/virtio*/block/vda/dev*",
+		"/sys/dev/block/*",
+	} {
+		paths, err := filepath.Glob(pattern)
+		if err != nil || len(paths) == 0 {
+			t.Fatalf("%s: nothing there: %v", pattern, err)
+		}
+		for _, path := range paths {
+			info, err := os.Lstat(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			switch {
+			case info.Mode().IsRegular() && info.Mode()&0o400 != 0:
+				if b, err := os.ReadFile(path); err == nil {
+					fmt.Fprintf(&tree, "%s = %q\n", path[1:], b)
+				}
+			case info.Mode()&os.ModeSymlink != 0:
+				target, err := os.Readlink(path)
+				if err != nil {
+					t.Fatal(err)
+				}
+				fmt.Fprintf(&tree, "%s -> %s\n", path[1:], target)
+			}
+		}
+	}
+	save := func(name string, data []byte) {
+		if err := os.WriteFile(filepath.Join(out, name), data, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	save("node", tree.Bytes())
+	save("kernel-add", kernel("block", "add", disk))
+	save("udev-add", udev("block", "add", disk))
+	save("udev-add-bus", udev("rbd", "add", disk))
+	cleanUp(t, disk.Path)
+	save("udev-remove", udev("block", "remove", disk))
+}
+
+// rawMessages listens to a group and returns a function that gives the next
+// message of a kind as it came.
+func rawMessages(t *testing.T, group uint32) func(subsystem, action string, d Device) []byte {
+	t.Helper()
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_KOBJECT_UEVENT)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Close(fd) })
+	err = errors.Join(
+		unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, monitorBuffer),
+		unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 20}),
+		unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: group}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return func(subsystem, action string, d Device) []byte {
+		msg := make([]byte, 64<<10)
+		for {
+			n, err := unix.Read(fd, msg)
+			if err != nil {
+				t.Fatalf("no %s event of %s: %v", action, subsystem, err)
+			}
+			e, ok := parseEvent(msg[:n])
+			if ok && e["SUBSYSTEM"] == subsystem && e["ACTION"] == action && (subsystem != "block" || e.block(d, "")) {
+				return msg[:n]
+			}
+		}
+	}
 }

@@ -1,13 +1,13 @@
 package krbd
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -17,8 +17,34 @@ import (
 	"github.com/opt-rbd/opt-rbd/internal/spec"
 )
 
-// node is the tree captured from a real node: see testdata/README.
-func node(stderr *bytes.Buffer) Host { return Host{Root: "testdata/node", Stderr: stderr} }
+// node unpacks the tree that was captured from a real node: testdata/README
+// says how.
+func node(t *testing.T) Host {
+	t.Helper()
+	root := t.TempDir()
+	for line := range strings.Lines(string(capture(t, "node"))) {
+		line = strings.TrimSuffix(line, "\n")
+		path, target, isLink := strings.Cut(line, " -> ")
+		var content string
+		var err error
+		if !isLink {
+			var quoted string
+			path, quoted, _ = strings.Cut(line, " = ")
+			content, err = strconv.Unquote(quoted)
+		}
+		path = filepath.Join(root, path)
+		err = errors.Join(err, os.MkdirAll(filepath.Dir(path), 0o755))
+		if isLink {
+			err = errors.Join(err, os.Symlink(target, path))
+		} else {
+			err = errors.Join(err, os.WriteFile(path, []byte(content), 0o644))
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	return Host{Root: root}
+}
 
 func at(pool, namespace, image, snap string) spec.Spec {
 	return spec.Spec{Pool: pool, Namespace: namespace, Image: image, Snap: snap}
@@ -111,7 +137,7 @@ func TestNamesThatTheKernelMisreads(t *testing.T) {
 }
 
 func TestList(t *testing.T) {
-	got, err := node(nil).List()
+	got, err := node(t).List()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -129,7 +155,7 @@ func TestList(t *testing.T) {
 }
 
 func TestByNumber(t *testing.T) {
-	h := node(nil)
+	h := node(t)
 	for _, c := range []struct {
 		major, minor uint32
 		want         string
@@ -150,7 +176,7 @@ func TestByNumber(t *testing.T) {
 }
 
 func TestSupportedFeatures(t *testing.T) {
-	if mask, err := node(nil).SupportedFeatures(); err != nil || mask != 0x1bf {
+	if mask, err := node(t).SupportedFeatures(); err != nil || mask != 0x1bf {
 		t.Errorf("%#x, %v", mask, err)
 	}
 	if _, err := (Host{Root: t.TempDir()}).SupportedFeatures(); !errors.Is(err, os.ErrNotExist) {
@@ -194,7 +220,7 @@ func TestWrite(t *testing.T) {
 }
 
 func TestUnmapTexts(t *testing.T) {
-	h := node(nil)
+	h := node(t)
 	for _, c := range []struct {
 		err  error
 		want string
@@ -207,6 +233,25 @@ func TestUnmapTexts(t *testing.T) {
 		var e *Error
 		if !errors.As(c.err, &e) || e.Text != c.want || e.Errno != syscall.EINVAL {
 			t.Errorf("got %v, want %s", c.err, c.want)
+		}
+	}
+}
+
+// Two of them are what rbd 16.2.15 said in a node where supported_features was
+// made to lack layering, or nothing.
+func TestMismatch(t *testing.T) {
+	for _, c := range []struct {
+		image, supported uint64
+		want             string
+	}{
+		{0x45, 0x1bf, `You can disable features unsupported by the kernel with "rbd feature disable ns/img journaling".`},
+		{0x7d, 0x81, `You can disable features unsupported by the kernel with "rbd feature disable ns/img exclusive-lock object-map fast-diff deep-flatten journaling".`},
+		{0x45, 0x1be, "This image cannot be mapped because the following immutable features are unsupported by the kernel: layering."},
+		{0x45, 0xffff, `You can disable features unsupported by the kernel with "rbd feature disable ns/img".`},
+		{0x45, 0, `Try disabling features unsupported by the kernel with "rbd feature disable".`},
+	} {
+		if got := Mismatch("ns/img", c.image, c.supported); got != "RBD image feature set mismatch. "+c.want {
+			t.Errorf("%#x less %#x: %s", c.image, c.supported, got)
 		}
 	}
 }

@@ -1,7 +1,6 @@
 package krbd
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -19,8 +18,8 @@ import (
 
 const bus = "sys/bus/rbd"
 
-// List returns the mapped devices by their id. Without the rbd module there
-// are none.
+// List returns the mapped devices in the genuine tool's order, which is that of
+// their ids as text: 10 comes before 2. Without the rbd module there are none.
 func (h Host) List() ([]Device, error) {
 	_, err := os.ReadDir(h.path(bus + "/devices"))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -29,7 +28,7 @@ func (h Host) List() ([]Device, error) {
 	return h.devices(), nil
 }
 
-// devices reads what is mapped; a device that goes away meanwhile is left out.
+// devices reads what is mapped, in the order of os.ReadDir; a device that goes away meanwhile is left out.
 func (h Host) devices() []Device {
 	entries, _ := os.ReadDir(h.path(bus + "/devices"))
 	var list []Device
@@ -38,7 +37,6 @@ func (h Host) devices() []Device {
 			list = append(list, d)
 		}
 	}
-	slices.SortFunc(list, func(a, b Device) int { return cmp.Compare(a.ID, b.ID) })
 	return list
 }
 
@@ -163,4 +161,30 @@ func (h Host) byNumber(major, minor uint32) (Device, error) {
 func (h Host) diskseq(d Device) string {
 	b, _ := os.ReadFile(h.path(fmt.Sprintf("sys/dev/block/%d:%d/diskseq", d.Major, d.Minor)))
 	return strings.TrimSpace(string(b))
+}
+
+// users says what holds the disk of d or its partitions: mounts of this mount
+// namespace, and devices on top such as LVM's.
+func (h Host) users(d Device) (list []string) {
+	disk := h.path(fmt.Sprintf("sys/dev/block/%d:%d", d.Major, d.Minor))
+	var numbers []string
+	partitions, _ := filepath.Glob(disk + "/*/dev")
+	for _, path := range append(partitions, disk+"/dev") {
+		b, _ := os.ReadFile(path)
+		numbers = append(numbers, strings.TrimSpace(string(b)))
+	}
+	mounts, _ := os.ReadFile(h.path("proc/self/mountinfo"))
+	for line := range strings.Lines(string(mounts)) {
+		// ID, parent, MAJOR:MINOR, root, mount point
+		if f := strings.Fields(line); len(f) > 4 && slices.Contains(numbers, f[2]) {
+			list = append(list, "mounted on "+f[4])
+		}
+	}
+	for _, pattern := range []string{"/holders/*", "/*/holders/*"} {
+		holders, _ := filepath.Glob(disk + pattern)
+		for _, path := range holders {
+			list = append(list, "part of /dev/"+filepath.Base(path))
+		}
+	}
+	return list
 }

@@ -23,21 +23,15 @@ func capture(t testing.TB, name string) []byte {
 
 // The messages are captures: see testdata/README.
 func TestParseEvent(t *testing.T) {
-	for _, c := range []struct {
-		file, action string
-		d            Device
-		seq          string
-	}{
-		{"udev-add", "add", Device{Major: 254, Minor: 0}, "9"},
-		{"kernel-add", "add", Device{Major: 254, Minor: 0}, "9"},
-		{"udev-remove", "remove", Device{Major: 254, Minor: 0}, "9"},
-	} {
-		e, ok := parseEvent(capture(t, c.file))
-		if !ok || e["ACTION"] != c.action || !e.block(c.d, c.seq) || !e.block(c.d, "") {
-			t.Errorf("%s: %v", c.file, e)
+	d := Device{Major: 254, Minor: 0}
+	for file, action := range map[string]string{"udev-add": "add", "kernel-add": "add", "udev-remove": "remove"} {
+		e, ok := parseEvent(capture(t, file))
+		seq := e["DISKSEQ"]
+		if !ok || e["ACTION"] != action || seq == "" || !e.block(d, seq) || !e.block(d, "") {
+			t.Errorf("%s: %v", file, e)
 		}
-		if e.block(Device{Major: 254, Minor: 16}, "") || e.block(c.d, "1"+c.seq) {
-			t.Errorf("%s: taken for another disk's", c.file)
+		if e.block(Device{Major: 254, Minor: 16}, "") || e.block(d, "1"+seq) {
+			t.Errorf("%s: taken for another disk's", file)
 		}
 	}
 	if e, ok := parseEvent(capture(t, "udev-add-bus")); !ok || e["SUBSYSTEM"] != "rbd" || e.block(Device{}, "") {

@@ -84,7 +84,11 @@ func (h Host) unmap(ctx context.Context, d Device, opts UnmapOptions) error {
 		err = h.write("remove", line)
 	}
 	if err != nil {
-		return &Error{Text: textSysfsWrite, Errno: errnoOf(err), Device: d.Path}
+		e := &Error{Text: textSysfsWrite, Errno: errnoOf(err), Device: d.Path}
+		if e.Errno == syscall.EBUSY {
+			e.Hint = hintBusy(d.Path, h.users(d))
+		}
+		return e
 	}
 	if opts.noudev() {
 		return nil
