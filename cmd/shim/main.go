@@ -1,6 +1,5 @@
-// The runtime need not ask the cgroup how many threads it may use: there is one.
+// One goroutine fewer at the start: none is needed that follows changes of the cgroup.
 //
-//go:debug containermaxprocs=0
 //go:debug updatemaxprocs=0
 
 // Command shim is what a node has as /opt/bin/rbd: a static program that runs the rbd of the payload beside it.
@@ -17,6 +16,7 @@ import (
 	"path/filepath"
 	"syscall"
 
+	"github.com/opt-rbd/opt-rbd/cmd/shim/first"
 	"github.com/opt-rbd/opt-rbd/internal/args"
 	"github.com/opt-rbd/opt-rbd/internal/device"
 	"github.com/opt-rbd/opt-rbd/internal/errno"
@@ -24,29 +24,15 @@ import (
 	"github.com/opt-rbd/opt-rbd/internal/launch"
 )
 
-const namer = "ceph-rbdnamer"
-
-// The payload is entered from init: until main starts, the runtime keeps the main goroutine on the main thread, as
-// launch.Exec needs it. runtime.LockOSThread says the same but starts one more thread.
+// What first left to be read whole: see there why this is an init.
 func init() {
-	if filepath.Base(os.Args[0]) == namer || local() != nil {
-		return
+	if filepath.Base(os.Args[0]) != first.Namer && local() == nil {
+		launch.Main()
 	}
-	payload, err := launch.Find()
-	if err == nil {
-		err = launch.Exec(payload, os.Args, os.Environ())
-	}
-	code := 126
-	var failure *launch.Error
-	if errors.As(err, &failure) {
-		code = failure.Code
-	}
-	stderr.WriteString("rbd: " + err.Error() + "\n")
-	os.Exit(code)
 }
 
 func main() {
-	if filepath.Base(os.Args[0]) == namer {
+	if filepath.Base(os.Args[0]) == first.Namer {
 		os.Exit(name("/sys", os.Args[1:]))
 	}
 	out := bufio.NewWriter(stdout)

@@ -49,6 +49,21 @@ func (e *Error) Error() string {
 
 func (e *Error) Unwrap() error { return e.Err }
 
+// Main runs the program that the command line asks for, out of the payload that belongs to the executable. It does not
+// return, and has to be called where Exec may be.
+func Main() {
+	payload, err := Find()
+	if err == nil {
+		err = Exec(payload, os.Args, os.Environ())
+	}
+	code := exitCannot
+	if failure, ok := err.(*Error); ok {
+		code = failure.Code
+	}
+	os.Stderr.WriteString("rbd: " + err.Error() + "\n")
+	os.Exit(code)
+}
+
 const installAgain = "; run the installer again"
 
 // Find gives the folder of the payload that belongs to the running executable: DIR/../rbd/current for DIR/rbd, with
@@ -75,7 +90,7 @@ func Find() (string, error) {
 
 // Exec replaces the process by the program of the payload that argv[0] names. It comes back only with an *Error.
 //
-// It has to be called on the main goroutine while that is locked to its thread (see cmd/shim): a mount namespace
+// It has to be called on the main goroutine while that is locked to its thread: a mount namespace
 // belongs to a thread, and execve(2) keeps the signal mask of the thread that calls it, which is untouched only there.
 func Exec(payload string, argv, environ []string) error {
 	argv, err := hideKey(argv)
