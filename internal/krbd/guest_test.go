@@ -59,7 +59,9 @@ func mapOnly(image string) int {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	d, err := Host{}.Map(context.Background(), r)
+	// Fifty emulated udev workers on two processors may take longer than the
+	// usual minute.
+	d, err := Host{Wait: 5 * time.Minute}.Map(context.Background(), r)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
@@ -475,7 +477,7 @@ func TestUdevStopped(t *testing.T) {
 
 // With the smallest buffer there is, the events of one map do not fit.
 func TestNetlinkOverflow(t *testing.T) {
-	mon, err := openMonitor(groupUdev, 0)
+	mon, err := openMonitor(0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -571,7 +573,7 @@ func TestCapture(t *testing.T) {
 		t.Fatal(err)
 	}
 	run(t, "udevadm", "settle")
-	udev, kernel := rawMessages(t, groupUdev), rawMessages(t, groupKernel)
+	udev := rawMessages(t)
 	disk := mapped(t, "disk", "")
 	partitionTable(t, disk.Path)
 	mapped(t, "disk@snap", "")
@@ -581,8 +583,7 @@ func TestCapture(t *testing.T) {
 	for _, pattern := range []string{
 		"/sys/bus/rbd/supported_features",
 		"/sys/bus/rbd/devices/*",
-		"/sys/devices/rbd/*/subsystem",
-		"/sys/devices/rbd/*/[a-z]*",
+		"/sys/devices/rbd/[0-9]*/[a-z]*",
 		"/sys/devices/rbd/*/block/rbd*/dev*",
 		"/sys/devices/rbd/*/block/rbd*/diskseq",
 		"/sys/devices/rbd/*/block/rbd*/rbd*/dev",
@@ -619,16 +620,15 @@ func TestCapture(t *testing.T) {
 		}
 	}
 	save("node", tree.Bytes())
-	save("kernel-add", kernel("block", "add", disk))
-	save("udev-add", udev("block", "add", disk))
 	save("udev-add-bus", udev("rbd", "add", disk))
+	save("udev-add", udev("block", "add", disk))
 	cleanUp(t, disk.Path)
 	save("udev-remove", udev("block", "remove", disk))
 }
 
-// rawMessages listens to a group and returns a function that gives the next
+// rawMessages listens to udevd and returns a function that gives the next
 // message of a kind as it came.
-func rawMessages(t *testing.T, group uint32) func(subsystem, action string, d Device) []byte {
+func rawMessages(t *testing.T) func(subsystem, action string, d Device) []byte {
 	t.Helper()
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_KOBJECT_UEVENT)
 	if err != nil {
@@ -638,7 +638,7 @@ func rawMessages(t *testing.T, group uint32) func(subsystem, action string, d De
 	err = errors.Join(
 		unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, monitorBuffer),
 		unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 20}),
-		unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: group}))
+		unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: groupUdev}))
 	if err != nil {
 		t.Fatal(err)
 	}

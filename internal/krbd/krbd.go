@@ -108,7 +108,7 @@ func (h Host) Map(ctx context.Context, req Request) (Device, error) {
 		// Opened before the write, or the event could be missed. Without a
 		// monitor (no netlink in this sandbox) udev's database says the same,
 		// only later.
-		mon, _ = openMonitor(groupUdev, monitorBuffer)
+		mon, _ = openMonitor(monitorBuffer)
 		defer mon.Close()
 	}
 

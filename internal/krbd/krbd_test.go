@@ -142,9 +142,9 @@ func TestList(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := []Device{
-		{0, at("rbd", "", "disk", ""), 254, 0, "/dev/rbd0"},
-		{1, at("rbd", "", "disk", "snap"), 254, 16, "/dev/rbd1"},
-		{2, at("rbd", "ns", "disk", ""), 254, 32, "/dev/rbd2"},
+		{0, at("rbd", "", "disk", ""), 253, 0, "/dev/rbd0"},
+		{1, at("rbd", "", "disk", "snap"), 253, 16, "/dev/rbd1"},
+		{2, at("rbd", "ns", "disk", ""), 253, 32, "/dev/rbd2"},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
@@ -160,15 +160,15 @@ func TestByNumber(t *testing.T) {
 		major, minor uint32
 		want         string
 	}{
-		{254, 0, "/dev/rbd0"},
-		{254, 1, "/dev/rbd0"}, // /dev/rbd0p1
-		{254, 32, "/dev/rbd2"},
+		{253, 0, "/dev/rbd0"},
+		{253, 1, "/dev/rbd0"}, // /dev/rbd0p1
+		{253, 32, "/dev/rbd2"},
 	} {
 		if d, err := h.byNumber(c.major, c.minor); err != nil || d.Path != c.want {
 			t.Errorf("%d:%d: %+v, %v", c.major, c.minor, d, err)
 		}
 	}
-	for _, n := range [][2]uint32{{253, 0}, {7, 0}} { // the node's own disk; nothing
+	for _, n := range [][2]uint32{{254, 0}, {7, 0}} { // the node's own disk; nothing
 		if d, err := h.byNumber(n[0], n[1]); !errors.Is(err, os.ErrNotExist) {
 			t.Errorf("%v: %+v, %v", n, d, err)
 		}

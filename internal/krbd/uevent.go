@@ -15,18 +15,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The multicast groups of a uevent socket: the kernel's own events, and those
-// that udevd sends on when it is done with them.
-const (
-	groupKernel = 1
-	groupUdev   = 2
-)
+// groupUdev is the multicast group in which udevd sends events on when it is
+// done with them. (The kernel's own, in group 1, say nothing that a write to
+// sysfs has not said by returning: the device and its node are there.)
+const groupUdev = 2
 
 // monitorBuffer is the socket's buffer in bytes: many maps at once make
 // thousands of events, and each monitor gets all of them.
 const monitorBuffer = 2 << 20
 
-// event is one uevent: the properties that the kernel and udev set.
+// event is one uevent: the properties that the kernel and udev gave it.
 type event map[string]string
 
 // block reports whether e is about the whole disk of d; seq is d's diskseq.
@@ -36,31 +34,31 @@ func (e event) block(d Device, seq string) bool {
 		(seq == "" || e["DISKSEQ"] == "" || e["DISKSEQ"] == seq)
 }
 
-// udevMagic stands in the header of udevd's messages, in network byte order.
-const udevMagic = 0xfeedcafe
+// A message of udevd is "libudev\0", a header of 32-bit numbers, and behind it
+// the properties as KEY=VALUE\0. Numbers are in the machine's byte order but
+// for the magic and the hashes, which a filter in the kernel compares.
+const (
+	prefix       = "libudev\x00"
+	magicAt      = 8
+	propertiesAt = 16 // the offset of the properties, then their size
+	subsystemAt  = 24 // a hash of SUBSYSTEM, then one of DEVTYPE
+	headerSize   = 40
+	magic        = 0xfeedcafe
+	hashOfBlock  = 0xf0031db7
+	hashOfDisk   = 0x7bcbc5ee
+)
 
-// parseEvent reads a message of either group. The kernel's is
-// "ACTION@DEVPATH\0KEY=VALUE\0..."; udevd's is "libudev\0", a header of
-// 32-bit numbers whose third and fourth say where the properties are, and the
-// properties.
+// parseEvent reads a message of udevd.
 func parseEvent(msg []byte) (event, bool) {
-	if rest, ok := bytes.CutPrefix(msg, []byte("libudev\x00")); ok {
-		if len(rest) < 16 || binary.BigEndian.Uint32(rest) != udevMagic {
-			return nil, false
-		}
-		off := uint64(binary.NativeEndian.Uint32(rest[8:]))
-		size := uint64(binary.NativeEndian.Uint32(rest[12:]))
-		if off > uint64(len(msg)) || size > uint64(len(msg))-off {
-			return nil, false
-		}
-		msg = msg[off : off+size]
-	} else {
-		head, props, ok := bytes.Cut(msg, []byte{0})
-		if !ok || !bytes.Contains(head, []byte{'@'}) {
-			return nil, false
-		}
-		msg = props
+	if len(msg) < headerSize || !bytes.HasPrefix(msg, []byte(prefix)) || binary.BigEndian.Uint32(msg[magicAt:]) != magic {
+		return nil, false
 	}
+	at := uint64(binary.NativeEndian.Uint32(msg[propertiesAt:]))
+	size := uint64(binary.NativeEndian.Uint32(msg[propertiesAt+4:]))
+	if at > uint64(len(msg)) || size > uint64(len(msg))-at {
+		return nil, false
+	}
+	msg = msg[at : at+size]
 	e := event{}
 	for prop := range bytes.SplitSeq(msg, []byte{0}) {
 		if key, value, ok := strings.Cut(string(prop), "="); ok && key != "" {
@@ -72,10 +70,9 @@ func parseEvent(msg []byte) (event, bool) {
 
 // monitor listens to uevents. A nil monitor hears nothing.
 //
-// It keeps the block events of rbd devices since it was opened. There are
-// events of a device's bus (SUBSYSTEM=rbd) too, but those of its disk come
-// after them: udevd does not start on a device before it is done with the
-// device's parent.
+// It keeps the events of rbd disks since it was opened. There are events of a
+// device on the rbd bus too, but udevd does not start on a disk before it is
+// done with the device above it.
 type monitor struct {
 	file   *os.File
 	conn   syscall.RawConn
@@ -84,7 +81,18 @@ type monitor struct {
 	lost   bool // the buffer ran full: events are missing
 }
 
-func openMonitor(group uint32, buffer int) (*monitor, error) {
+// onlyDisks has the kernel drop every event but those of whole disks, so that
+// of many programs that wait at once each wakes only for what can be its own.
+var onlyDisks = []unix.SockFilter{
+	{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: subsystemAt},
+	{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, Jf: 3, K: hashOfBlock},
+	{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: subsystemAt + 4},
+	{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, Jf: 1, K: hashOfDisk},
+	{Code: unix.BPF_RET | unix.BPF_K, K: 0xffffffff},
+	{Code: unix.BPF_RET | unix.BPF_K, K: 0},
+}
+
+func openMonitor(buffer int) (*monitor, error) {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_KOBJECT_UEVENT)
 	if err != nil {
 		return nil, err
@@ -94,12 +102,12 @@ func openMonitor(group uint32, buffer int) (*monitor, error) {
 	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, buffer) != nil {
 		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, buffer)
 	}
-	if err := unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: group}); err != nil {
-		f.Close()
-		return nil, err
+	err = unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: uint16(len(onlyDisks)), Filter: &onlyDisks[0]})
+	if err == nil {
+		err = unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: groupUdev})
 	}
-	conn, err := f.SyscallConn()
-	if err != nil {
+	conn, e := f.SyscallConn()
+	if err = errors.Join(err, e); err != nil {
 		f.Close()
 		return nil, err
 	}
@@ -154,7 +162,7 @@ func (m *monitor) read() error {
 	if nl, ok := from.(*unix.SockaddrNetlink); !ok || nl.Groups == 0 {
 		return nil
 	}
-	if e, ok := parseEvent(m.buf[:n]); ok && e["SUBSYSTEM"] == "block" && strings.Contains(e["DEVPATH"], "/rbd") {
+	if e, ok := parseEvent(m.buf[:n]); ok && e["SUBSYSTEM"] == "block" && strings.HasPrefix(e["DEVPATH"], "/devices/rbd/") {
 		m.events = append(m.events, e)
 	}
 	return nil

@@ -23,15 +23,22 @@ func capture(t testing.TB, name string) []byte {
 
 // The messages are captures: see testdata/README.
 func TestParseEvent(t *testing.T) {
-	d := Device{Major: 254, Minor: 0}
-	for file, action := range map[string]string{"udev-add": "add", "kernel-add": "add", "udev-remove": "remove"} {
+	d := Device{Major: 253, Minor: 0}
+	for file, action := range map[string]string{"udev-add": "add", "udev-remove": "remove"} {
 		e, ok := parseEvent(capture(t, file))
 		seq := e["DISKSEQ"]
 		if !ok || e["ACTION"] != action || seq == "" || !e.block(d, seq) || !e.block(d, "") {
 			t.Errorf("%s: %v", file, e)
 		}
-		if e.block(Device{Major: 254, Minor: 16}, "") || e.block(d, "1"+seq) {
+		if e.block(Device{Major: 253, Minor: 16}, "") || e.block(d, "1"+seq) {
 			t.Errorf("%s: taken for another disk's", file)
+		}
+	}
+	for file, pass := range map[string]bool{"udev-add": true, "udev-remove": true, "udev-add-bus": false} {
+		msg := capture(t, file)
+		disk := binary.BigEndian.Uint32(msg[subsystemAt:]) == hashOfBlock && binary.BigEndian.Uint32(msg[subsystemAt+4:]) == hashOfDisk
+		if disk != pass {
+			t.Errorf("%s: the filter would do the wrong thing with it", file)
 		}
 	}
 	if e, ok := parseEvent(capture(t, "udev-add-bus")); !ok || e["SUBSYSTEM"] != "rbd" || e.block(Device{}, "") {
@@ -40,13 +47,13 @@ func TestParseEvent(t *testing.T) {
 }
 
 func FuzzParseEvent(f *testing.F) {
-	for _, name := range []string{"udev-add", "kernel-add", "udev-remove", "udev-add-bus"} {
+	for _, name := range []string{"udev-add", "udev-remove", "udev-add-bus"} {
 		f.Add(capture(f, name))
 	}
-	header := append([]byte("libudev\x00"), make([]byte, 32)...)
-	binary.BigEndian.PutUint32(header[8:], udevMagic)
-	binary.NativeEndian.PutUint32(header[16:], 0xffffffff)
-	binary.NativeEndian.PutUint32(header[20:], 8)
+	header := append([]byte(prefix), make([]byte, 40)...)
+	binary.BigEndian.PutUint32(header[magicAt:], magic)
+	binary.NativeEndian.PutUint32(header[propertiesAt:], 0xffffffff)
+	binary.NativeEndian.PutUint32(header[propertiesAt+4:], 8)
 	f.Add(header)
 	f.Fuzz(func(t *testing.T, msg []byte) {
 		if e, ok := parseEvent(msg); ok {
@@ -71,7 +78,7 @@ func TestAwaitUdev(t *testing.T) {
 		return h.awaitUdev(t.Context(), mon, action, d, "7", time.Now(), 300*time.Millisecond)
 	}
 	open := func(events ...event) *monitor {
-		mon, err := openMonitor(groupKernel, 1<<16)
+		mon, err := openMonitor(1 << 16)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -130,7 +137,7 @@ func TestAwaitUdev(t *testing.T) {
 
 // A reader that is kept from reading for too long is told so by the kernel.
 func TestWakeEndsCollect(t *testing.T) {
-	mon, err := openMonitor(groupUdev, monitorBuffer)
+	mon, err := openMonitor(monitorBuffer)
 	if err != nil {
 		t.Fatal(err)
 	}

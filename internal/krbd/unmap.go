@@ -64,7 +64,7 @@ func (h Host) UnmapSpec(ctx context.Context, want spec.Spec, opts UnmapOptions) 
 func (h Host) unmap(ctx context.Context, d Device, opts UnmapOptions) error {
 	var mon *monitor
 	if !opts.noudev() {
-		mon, _ = openMonitor(groupUdev, monitorBuffer)
+		mon, _ = openMonitor(monitorBuffer)
 		defer mon.Close()
 	}
 	seq, since := h.diskseq(d), time.Now()

@@ -6,6 +6,7 @@ package krbd
 
 import (
 	"encoding/json"
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -18,6 +19,8 @@ import (
 	"github.com/opt-rbd/opt-rbd/test/lab/cluster"
 	"github.com/opt-rbd/opt-rbd/test/lab/node"
 )
+
+var capture = flag.Bool("capture", false, "renew internal/krbd/testdata from the node")
 
 // rule gives the image "disk" a link after a while, so that a map that did
 // not wait for udev is seen to return without it.
@@ -61,7 +64,7 @@ func TestKernel(t *testing.T) {
 	for _, name := range guestTests(t) {
 		t.Run(strings.TrimPrefix(name, "Test"), func(t *testing.T) {
 			start := time.Now()
-			r := n.Run("env", "KRBD_GUEST=/run/krbd.json", "/opt/krbd.test", "-test.v", "-test.run", "^"+name+"$", "-test.timeout", "100s")
+			r := n.Run("env", "TMPDIR=/run", "KRBD_GUEST=/run/krbd.json", "KRBD_CAPTURE=/run/krbd-capture", "/opt/krbd.test", "-test.v", "-test.run", "^"+name+"$", "-test.timeout", "100s")
 			if r.Code != 0 || !strings.Contains(r.Stdout, "--- PASS: "+name) {
 				t.Errorf("in the node: exit code %d\n%s%s\n%s", r.Code, r.Stdout, r.Stderr, n.Shell("dmesg | tail -20"))
 				return
@@ -71,6 +74,10 @@ func TestKernel(t *testing.T) {
 			case "TestDiscardFill":
 				if got := used("thin"); got < 8<<20 {
 					t.Errorf("8 MiB were written, and the cluster holds %d bytes", got)
+				}
+			case "TestCapture":
+				if *capture {
+					n.GetDir("/run/krbd-capture", "../../internal/krbd/testdata")
 				}
 			case "TestDiscard":
 				if got := used("thin"); got != 0 {
