@@ -75,7 +75,7 @@ func run(argv []string, stdout *bufio.Writer, stderr io.Writer) int {
 	if err != nil {
 		return fail(err, nil, stderr)
 	}
-	line, err := args.Read(declarations(), rest)
+	line, err := args.Read(Declarations(), rest)
 	var unknown *args.UnknownCommandError
 	switch {
 	case errors.As(err, &unknown):
@@ -177,7 +177,8 @@ func printError(err error, stderr io.Writer) {
 	fmt.Fprintln(stderr, line)
 }
 
-func declarations() []*args.Command {
+// Declarations are the declarations of all commands.
+func Declarations() []*args.Command {
 	var all []*args.Command
 	for _, c := range commands {
 		all = append(all, &c.Command)

@@ -33,7 +33,7 @@ func printHelp(w io.Writer) {
 	fmt.Fprint(w, "usage: rbd <command> ...\n\n",
 		"Command-line interface for managing Ceph RBD images.\n\n",
 		"Positional arguments:\n  <command>\n")
-	sorted := slices.SortedFunc(slices.Values(declarations()), func(a, b *args.Command) int {
+	sorted := slices.SortedFunc(slices.Values(Declarations()), func(a, b *args.Command) int {
 		return slices.Compare(a.Path, b.Path)
 	})
 	for _, c := range sorted {

@@ -1,0 +1,291 @@
+package conformance
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	udiff "github.com/aymanbagabas/go-udiff"
+
+	"github.com/opt-rbd/opt-rbd/test/lab/cluster"
+)
+
+// side is one of the two tools, with a cluster and a folder of its own.
+type side struct {
+	name    string
+	program string
+	cluster *cluster.Cluster
+	dir     string
+	env     map[string]string
+	watches []*watch
+}
+
+var genuine, ours *side
+
+func TestMain(m *testing.M) { os.Exit(run(m)) }
+
+func run(m *testing.M) int {
+	dir, err := os.MkdirTemp("", "conformance-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(dir)
+	program := filepath.Join(dir, "rbd")
+	build := exec.Command("go", "build", "-tags", "pacific", "-o", program, "github.com/opt-rbd/opt-rbd/cmd/rbd")
+	if out, err := build.CombinedOutput(); err != nil {
+		fmt.Fprintf(os.Stderr, "%v: %s\n", err, out)
+		return 1
+	}
+	genuine = &side{name: "genuine", program: "/usr/bin/rbd"}
+	ours = &side{name: "ours", program: program}
+	for _, s := range []*side{genuine, ours} {
+		if err := s.start(filepath.Join(dir, s.name)); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		defer s.cluster.Close()
+	}
+	return m.Run()
+}
+
+func (s *side) start(dir string) (err error) {
+	s.dir, s.env = dir, map[string]string{}
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	if s.cluster, err = cluster.New(ctx, cluster.Options{}); err != nil {
+		return err
+	}
+	if _, err := s.cluster.AddUser("client.kube", "mon", "profile rbd", "osd", "profile rbd pool=rbd"); err != nil {
+		return err
+	}
+	_, err = s.cluster.AddUser("client.none", "mon", "allow r")
+	return err
+}
+
+// vars are what $NAME stands for in a line. The clusters have the same
+// address, so only the keys differ.
+func (s *side) vars() (map[string]string, error) {
+	vars := map[string]string{
+		"MON": s.cluster.MonV1(), "MON2": s.cluster.MonV2(), "ADDR": s.cluster.Addr(),
+		"CONF":         s.cluster.Conf(),
+		"KEYRING":      s.cluster.Keyring("client.admin"),
+		"KUBE_KEYRING": s.cluster.Keyring("client.kube"),
+		"NONE_KEYRING": s.cluster.Keyring("client.none"),
+		"DIR":          s.dir,
+	}
+	for name, user := range map[string]string{"KEY": "client.admin", "KUBE_KEY": "client.kube", "NONE_KEY": "client.none"} {
+		key, err := s.cluster.Secret(user)
+		if err != nil {
+			return nil, err
+		}
+		vars[name] = key
+	}
+	return vars, nil
+}
+
+// answer is what a line made of a tool.
+type answer struct {
+	stdout, stderr string
+	code           int
+	took           time.Duration
+}
+
+// run runs a program with the words of a line, at most for half a minute.
+func (s *side) run(program string, words []string, stdin string) (answer, error) {
+	vars, err := s.vars()
+	if err != nil {
+		return answer{}, err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	var args []string
+	for _, w := range words {
+		args = append(args, expand(w, vars))
+	}
+	cmd := s.cluster.Command(ctx, program, args...)
+	cmd.Args[0] = "rbd"
+	cmd.Dir = s.dir
+	for name, value := range s.env {
+		cmd.Env = append(cmd.Env, name+"="+expand(value, vars))
+	}
+	if stdin != "" {
+		f, err := os.Open(filepath.Join(s.dir, stdin))
+		if err != nil {
+			return answer{}, err
+		}
+		defer f.Close()
+		cmd.Stdin = f
+	}
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	began := time.Now()
+	err = cmd.Run()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) || ctx.Err() != nil {
+		return answer{}, fmt.Errorf("%s %q: %w", program, words, errors.Join(err, ctx.Err()))
+	}
+	return answer{normal(stdout.String(), vars), normal(stderr.String(), vars), cmd.ProcessState.ExitCode(), time.Since(began)}, nil
+}
+
+func (a answer) String() string {
+	return fmt.Sprintf("exit code %d\n--- stdout\n%s--- stderr\n%s", a.code, a.stdout, a.stderr)
+}
+
+// both runs a line on both sides at once.
+func both(t *testing.T, do func(s *side) (answer, error)) (g, o answer) {
+	t.Helper()
+	type result struct {
+		answer
+		err error
+	}
+	other := make(chan result, 1)
+	go func() {
+		a, err := do(ours)
+		other <- result{a, err}
+	}()
+	g, err := do(genuine)
+	r := <-other
+	if err := errors.Join(err, r.err); err != nil {
+		t.Fatal(err)
+	}
+	return g, r.answer
+}
+
+// compare tells how the answers differ, "" if they do not.
+func compare(g, o answer, squeeze bool) string {
+	left, right := g.String(), o.String()
+	if squeeze {
+		left, right = squeezed(left), squeezed(right)
+	}
+	return udiff.Unified("genuine", "ours", left, right)
+}
+
+func TestLines(t *testing.T) {
+	files, err := filepath.Glob("testdata/*.txt")
+	if err != nil || len(files) == 0 {
+		t.Fatal("no lines in testdata: ", err)
+	}
+	allowed, err := readAllowed("testdata/allowed")
+	if err != nil {
+		t.Fatal(err)
+	}
+	total, differences := 0, 0
+	complete := true
+	for _, file := range files {
+		name := strings.TrimSuffix(filepath.Base(file), ".txt")
+		ran := t.Run(name, func(t *testing.T) {
+			steps, err := readScript(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			n, d := play(t, steps, allowed)
+			total += n
+			differences += d
+		})
+		complete = complete && ran
+	}
+	t.Logf("%d lines compared, %d differences, of them %d allowed", total, differences, allowed.used())
+	// Only a whole run can tell that a difference is gone.
+	if complete && flagRun() == "" {
+		for _, a := range allowed {
+			if !a.seen {
+				t.Errorf("allowed difference that does not occur any more: %s", a.line)
+			}
+		}
+	}
+}
+
+// play runs the steps of one file on both sides.
+func play(t *testing.T, steps []step, allowed allowances) (lines, differences int) {
+	for _, s := range []*side{genuine, ours} {
+		s.env = map[string]string{}
+		defer s.endWatches()
+	}
+	for _, st := range steps {
+		where := fmt.Sprintf("line %d: %s", st.number, st.text)
+		switch st.kind {
+		case "env":
+			for _, s := range []*side{genuine, ours} {
+				s.env[st.words[0]] = st.words[1]
+			}
+		case "file":
+			both(t, func(s *side) (answer, error) {
+				vars, err := s.vars()
+				if err != nil {
+					return answer{}, err
+				}
+				return answer{}, os.WriteFile(filepath.Join(s.dir, st.words[0]), []byte(expand(st.content, vars)), 0o600)
+			})
+		case "watch":
+			both(t, func(s *side) (answer, error) { return answer{}, s.watch(st.words) })
+		case "unwatch":
+			both(t, func(s *side) (answer, error) { s.endWatches(); return answer{}, nil })
+		case "setup":
+			// The genuine tool on both sides: what is set up has to be right.
+			g, o := both(t, func(s *side) (answer, error) { return s.run(genuine.program, st.words, st.stdin) })
+			if g.code != 0 || o.code != 0 {
+				t.Fatalf("%s\n%s\n%s", where, g, o)
+			}
+		case "rbd", "~rbd":
+			lines++
+			g, o := both(t, func(s *side) (answer, error) { return s.run(s.program, st.words, st.stdin) })
+			t.Logf("%4d ms, ours %4d ms: %s", g.took.Milliseconds(), o.took.Milliseconds(), st.text)
+			diff := compare(g, o, st.kind == "~rbd")
+			if diff == "" {
+				break
+			}
+			differences++
+			if !allowed.allow(st.text) {
+				t.Errorf("%s\n%s", where, diff)
+			}
+		}
+	}
+	// What is there now has to be the same, by the genuine tool's account.
+	for _, words := range [][]string{{"ls", "-l", "--format", "json"}, {"namespace", "ls", "--format", "json"}, {"trash", "ls", "--all", "--format", "json"}} {
+		g, o := both(t, func(s *side) (answer, error) {
+			s.env = map[string]string{}
+			return s.run(genuine.program, words, "")
+		})
+		if diff := compare(g, o, false); diff != "" {
+			t.Errorf("afterwards, rbd %q differs:\n%s", words, diff)
+		}
+	}
+	return lines, differences
+}
+
+// Each command stands in the general help as in the genuine tool's.
+func TestGeneralHelp(t *testing.T) {
+	texts := make(map[string]string)
+	for _, s := range []*side{genuine, ours} {
+		out, err := s.cluster.Command(t.Context(), s.program, "help").Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		texts[s.name] = string(out)
+	}
+	entry := regexp.MustCompile(`(?m)^    [a-z].*\n( {30}.*\n)*`)
+	entries := entry.FindAllString(texts["ours"], -1)
+	if len(entries) < 20 {
+		t.Errorf("only %d commands are listed", len(entries))
+	}
+	for _, e := range entries {
+		if !strings.Contains(texts["genuine"], "\n"+e) {
+			t.Errorf("not listed so by the genuine tool: %q", e)
+		}
+	}
+	if diff := udiff.Unified("genuine", "ours", entry.ReplaceAllString(texts["genuine"], ""), entry.ReplaceAllString(texts["ours"], "")); diff != "" {
+		t.Error(diff)
+	}
+}
