@@ -72,6 +72,11 @@ func Boot(ctx context.Context, o Options) (vm *VM, err error) {
 	if vm.image, err = image.Build(ctx, o.Log); err != nil {
 		return nil, err
 	}
+	if o.Kubelet {
+		if vm.kubelet, err = image.KubeletDisk(ctx, o.Log); err != nil {
+			return nil, err
+		}
+	}
 	if vm.disk, err = unnamed(0); err != nil {
 		return nil, err
 	}
