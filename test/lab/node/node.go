@@ -129,6 +129,15 @@ func (n *Node) PowerCycle() {
 // that it needs. It belongs to root.
 func (n *Node) Put(name string, data []byte, mode fs.FileMode) {
 	n.t.Helper()
+	ctx, cancel := context.WithTimeout(n.t.Context(), timeout)
+	defer cancel()
+	if err := n.VM.Put(ctx, name, data, mode); err != nil {
+		n.t.Fatal(err)
+	}
+}
+
+// Put is Node.Put for callers that have no test.
+func (vm *VM) Put(ctx context.Context, name string, data []byte, mode fs.FileMode) error {
 	var archive bytes.Buffer
 	w := tar.NewWriter(&archive)
 	// A dot hides it from programs that watch the folder.
@@ -138,9 +147,9 @@ func (n *Node) Put(name string, data []byte, mode fs.FileMode) {
 		_, err = w.Write(data)
 	}
 	if err = errors.Join(err, w.Close()); err != nil {
-		n.t.Fatal(err)
+		return err
 	}
-	n.untar(&archive, path.Dir(name), `mv -fT "$1/$2" "$1/$3"`, temp, path.Base(name))
+	return vm.untar(ctx, &archive, path.Dir(name), `mv -fT "$1/$2" "$1/$3"`, temp, path.Base(name))
 }
 
 // PutFile copies a file of the host into the node, with its mode.
@@ -161,23 +170,29 @@ func (n *Node) PutFile(name, hostFile string) {
 // a folder of the node, which is made if it is not there. All belongs to root.
 func (n *Node) PutDir(name, hostDir string) {
 	n.t.Helper()
+	ctx, cancel := context.WithTimeout(n.t.Context(), timeout)
+	defer cancel()
+	if err := n.VM.PutDir(ctx, name, hostDir); err != nil {
+		n.t.Fatal(err)
+	}
+}
+
+// PutDir is Node.PutDir for callers that have no test.
+func (vm *VM) PutDir(ctx context.Context, name, hostDir string) error {
 	r, w := io.Pipe()
 	go func() {
 		archive := tar.NewWriter(w)
 		w.CloseWithError(errors.Join(archive.AddFS(os.DirFS(hostDir)), archive.Close()))
 	}()
 	defer r.Close()
-	n.untar(r, name, ":")
+	return vm.untar(ctx, r, name, ":")
 }
 
 // untar unpacks an archive in a folder and then runs a script, for which $1 is
 // the folder.
-func (n *Node) untar(archive io.Reader, dir, then string, args ...string) {
-	n.t.Helper()
-	ctx, cancel := context.WithTimeout(n.t.Context(), timeout)
-	defer cancel()
+func (vm *VM) untar(ctx context.Context, archive io.Reader, dir, then string, args ...string) error {
 	var stderr strings.Builder
-	code, err := n.VM.Exec(ctx, agent.Command{
+	code, err := vm.Exec(ctx, agent.Command{
 		Argv:   append([]string{"sh", "-euc", `mkdir -p "$1"; tar -C "$1" --no-same-owner -xpf -; ` + then, "sh", dir}, args...),
 		Stdin:  archive,
 		Stderr: &stderr,
@@ -186,8 +201,9 @@ func (n *Node) untar(archive io.Reader, dir, then string, args ...string) {
 		err = fmt.Errorf("exit code %d: %s", code, stderr.String())
 	}
 	if err != nil {
-		n.t.Fatalf("write to %s of the node: %v", dir, err)
+		return fmt.Errorf("write to %s of the node: %w", dir, err)
 	}
+	return nil
 }
 
 // Get returns the content of a file of the node.
