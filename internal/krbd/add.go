@@ -30,8 +30,14 @@ func (h Host) loadModule(ctx context.Context) {
 	if _, err := os.Stat(h.path(bus)); err == nil {
 		return
 	}
+	// A PATH without the sbin folders is common, for cron and for users.
+	program, err := exec.LookPath("modprobe")
+	if err != nil {
+		program = "/sbin/modprobe"
+	}
 	// Kernels without the parameter (before 3.14) ignore it.
-	cmd := exec.CommandContext(ctx, "modprobe", "rbd", "single_major=Y")
+	cmd := exec.CommandContext(ctx, program, "rbd", "single_major=Y")
+	cmd.Env = []string{} // CEPH_ARGS can hold a key
 	cmd.Stderr = h.Stderr
 	if err := cmd.Run(); err != nil {
 		status := 127 // what a shell says where there is no such program
@@ -57,6 +63,9 @@ func (r Request) check() error {
 		if strings.ContainsAny(f.text, f.bad) {
 			return &Error{Text: "the kernel cannot map with a space or comma in the " + f.what + " name", Errno: syscall.EINVAL}
 		}
+	}
+	if r.Spec.Snap == head {
+		return &Error{Text: "the kernel takes the snapshot name - for the image itself", Errno: syscall.EINVAL}
 	}
 	if r.Spec.Pool == "" || r.Spec.Image == "" {
 		return &Error{Text: "image name was not specified", Errno: syscall.EINVAL}

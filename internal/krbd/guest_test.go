@@ -167,17 +167,26 @@ func TestModule(t *testing.T) {
 	if _, err := os.Stat("/sys/bus/rbd"); err == nil {
 		t.Fatal("the module is loaded: this test must be the first one in the node")
 	}
-	path := os.Getenv("PATH")
-	t.Setenv("PATH", "/nowhere")
-	var stderr bytes.Buffer
-	_, err := Host{Stderr: &stderr}.Map(t.Context(), mustRequest(t, "disk", ""))
-	if e := fails(t, err, syscall.ENOENT); e.Text != textSysfsWrite {
-		t.Error(e)
+	const conf = "/run/modprobe.d/krbd-test.conf"
+	err := os.MkdirAll(filepath.Dir(conf), 0o755)
+	if err == nil {
+		err = os.WriteFile(conf, []byte("install rbd exit 7\n"), 0o644)
 	}
-	if got := stderr.String(); got != "rbd: failed to load rbd kernel module (127)\n" {
+	if err != nil {
+		t.Fatal(err)
+	}
+	var stderr bytes.Buffer
+	_, err = Host{Stderr: &stderr}.Map(t.Context(), mustRequest(t, "disk", ""))
+	if e := fails(t, err, syscall.ENOENT); e.Text != textSysfsWrite || !strings.Contains(e.Hint, "no rbd driver") {
+		t.Errorf("%+v", e)
+	}
+	if got := stderr.String(); !strings.HasPrefix(got, "modprobe: ") || !strings.HasSuffix(got, "\nrbd: failed to load rbd kernel module (1)\n") {
 		t.Error(got)
 	}
-	t.Setenv("PATH", path)
+	if err := os.Remove(conf); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PATH", "/nowhere")
 	mapped(t, "disk", "")
 	if got := read(t, "/sys/module/rbd/parameters/single_major"); got != "Y" {
 		t.Error("single_major:", got)

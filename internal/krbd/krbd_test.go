@@ -123,6 +123,7 @@ func TestNamesThatTheKernelMisreads(t *testing.T) {
 		{Spec: spec.Spec{Pool: "a b", Image: "i"}},
 		{Spec: spec.Spec{Pool: "a", Image: "i\tj"}},
 		{Spec: spec.Spec{Pool: "a", Image: "i", Snap: "s\n"}},
+		{Spec: spec.Spec{Pool: "a", Image: "i", Snap: "-"}},
 		{Spec: spec.Spec{Pool: "a", Namespace: "n,ro", Image: "i"}},
 		{Spec: spec.Spec{Pool: "a", Image: "i"}, ID: "x,secret=y"},
 		{Spec: spec.Spec{Pool: "a"}},
