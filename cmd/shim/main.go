@@ -46,6 +46,10 @@ func main() {
 		stderr.WriteString("rbd: ")
 	}
 	stderr.WriteString(err.Error() + "\n")
+	var kernel *krbd.Error
+	if errors.As(err, &kernel) && kernel.Hint != "" {
+		stderr.WriteString("hint: " + kernel.Hint + "\n")
+	}
 	os.Exit(int(errno.Code(err)))
 }
 

@@ -17,6 +17,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -499,6 +500,36 @@ func TestNetlinkOverflow(t *testing.T) {
 	}
 	if !mon.lost {
 		t.Error("no event was lost: the test shows nothing")
+	}
+}
+
+// Uevents are sent in the initial network namespace only. In another one, a
+// pod's for example, udev's database has to do.
+func TestNetworkNamespace(t *testing.T) {
+	opened := make(chan *monitor, 1)
+	go func() {
+		runtime.LockOSThread() // the thread ends with its namespace
+		var mon *monitor
+		if unix.Unshare(unix.CLONE_NEWNET) == nil {
+			mon, _ = openMonitor(monitorBuffer)
+		}
+		opened <- mon
+	}()
+	mon := <-opened
+	if mon == nil {
+		t.Fatal("no monitor in a new network namespace")
+	}
+	defer mon.Close()
+	since := time.Now()
+	d := mapped(t, "disk", "noudev")
+	if err := (Host{}).awaitUdev(t.Context(), mon, "add", d, (Host{}).diskseq(d), since, 30*time.Second); err != nil {
+		t.Error(err)
+	}
+	if mon.lost || len(mon.events) > 0 {
+		t.Errorf("it heard something: %+v", mon.events)
+	}
+	if _, err := os.Stat("/dev/krbd-test/disk"); err != nil {
+		t.Error("udev was not waited for:", err)
 	}
 }
 

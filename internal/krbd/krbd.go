@@ -92,10 +92,10 @@ func (h Host) Map(ctx context.Context, req Request) (Device, error) {
 	if err := ctx.Err(); err != nil {
 		return Device{}, &Error{Text: err.Error(), Errno: errnoOf(err)}
 	}
-	h.loadModule(ctx)
 	if err := req.check(); err != nil {
 		return Device{}, err
 	}
+	h.loadModule(ctx)
 	for _, d := range h.devices() {
 		if d.Spec == req.Spec {
 			h.warn(textAlreadyMapped(d.Path))
