@@ -2,9 +2,12 @@ package node
 
 import (
 	"context"
+	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -14,6 +17,55 @@ import (
 	"github.com/opt-rbd/opt-rbd/test/lab/cluster"
 	"github.com/opt-rbd/opt-rbd/test/lab/image"
 )
+
+// victim makes the test's program start a node, say QEMU's process ID and wait
+// to be killed.
+const victim = "opt-rbd-node-victim"
+
+func TestMain(m *testing.M) {
+	if len(os.Args) == 2 && os.Args[1] == victim {
+		vm, err := Boot(context.Background(), Options{})
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		fmt.Println(vm.qemu.Pid)
+		select {}
+	}
+	os.Exit(m.Run())
+}
+
+func TestKilledTestLeavesNothing(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), timeout)
+	defer cancel()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(ctx, self, victim)
+	cmd.Stderr = os.Stderr
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var pid int
+	_, err = fmt.Fscan(stdout, &pid)
+	killed := cmd.Process.Kill()
+	cmd.Wait() //nolint:errcheck // it was killed
+	if err != nil || killed != nil {
+		t.Fatal(err, killed)
+	}
+	// What the node has is in files without a name and in QEMU itself.
+	for end := time.Now().Add(10 * time.Second); syscall.Kill(pid, 0) == nil; time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(end) {
+			syscall.Kill(pid, syscall.SIGKILL) //nolint:errcheck // it may be gone by now
+			t.Fatal("QEMU runs on after the test was killed")
+		}
+	}
+}
 
 func TestNode(t *testing.T) {
 	began := time.Now()

@@ -39,17 +39,16 @@ type Options struct {
 	Log io.Writer
 }
 
-// diskSize is the size of the disk under the overlays. It is sparse.
-const diskSize = 8 << 30
+// stateSize is the size of the disk under the overlays. It is sparse.
+const stateSize = 8 << 30
 
 // VM is a running node for callers that have no test. All of its state is in
 // open files that have no name, so nothing is left of it when the process
 // ends, however that happens: QEMU ends with it.
 type VM struct {
 	options Options
-	image   image.Image
-	kubelet string
-	disk    *os.File // ext4 under the overlays, kept over reboots
+	disks   disks
+	state   *os.File // ext4 under the overlays, kept over reboots
 	console *os.File
 
 	mu     sync.Mutex
@@ -60,38 +59,23 @@ type VM struct {
 
 // Boot starts a node and returns when it runs commands.
 func Boot(ctx context.Context, o Options) (vm *VM, err error) {
-	if o.Log == nil {
-		o.Log = os.Stderr
-	}
 	vm = &VM{options: o}
 	defer func() {
 		if err != nil {
 			vm.Kill()
 		}
 	}()
-	if vm.image, err = image.Build(ctx, o.Log); err != nil {
+	if vm.disks, err = build(ctx, o); err != nil {
 		return nil, err
 	}
-	if o.Kubelet {
-		if vm.kubelet, err = image.KubeletDisk(ctx, o.Log); err != nil {
-			return nil, err
-		}
-	}
-	if vm.disk, err = unnamed(0); err != nil {
+	if vm.state, err = unnamed(0); err != nil {
 		return nil, err
 	}
 	if vm.console, err = unnamed(unix.O_APPEND); err != nil {
 		return nil, err
 	}
-	if err := vm.disk.Truncate(diskSize); err != nil {
+	if err := format(ctx, vm.state); err != nil {
 		return nil, err
-	}
-	// Inode tables written now are not written by the guest's kernel in the
-	// background, and fewer inodes are fewer of them.
-	mkfs := exec.CommandContext(ctx, "mkfs.ext4", "-q", "-F", "-i", "65536", "-E", "lazy_itable_init=0,nodiscard", "/proc/self/fd/3")
-	mkfs.ExtraFiles = []*os.File{vm.disk}
-	if out, err := mkfs.CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("mkfs.ext4: %w: %s", err, out)
 	}
 	return vm, vm.start(ctx)
 }
@@ -118,43 +102,12 @@ func (vm *VM) start(ctx context.Context) error {
 		return err
 	}
 	defer guest.Close()
-	o := vm.options
-	memory, cpus := o.Memory, o.CPUs
-	if memory == 0 && o.Kubelet {
-		memory = 1024
-	} else if memory == 0 {
-		memory = 512
-	}
-	if cpus == 0 {
-		cpus = 2
-	}
-	args := []string{
-		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
-		"-accel", "tcg,thread=multi,tb-size=512", "-M", "q35,hpet=off,smm=off,vmport=off", "-cpu", "max",
-		"-smp", fmt.Sprint(cpus), "-m", fmt.Sprint(memory),
-		"-kernel", vm.image.Kernel, "-initrd", vm.image.Initrd, "-append", kernelArgs,
-		"-serial", "stdio",
-		"-netdev", "user,id=net", "-device", "virtio-net-pci,netdev=net,romfile=",
-		"-device", "virtio-rng-pci",
-		"-device", "virtio-serial-pci", "-chardev", "socket,id=agent,fd=4",
-		"-device", "virtserialport,chardev=agent,name=" + agent.PortName,
-	}
-	disk := func(serial, file, more string) {
-		args = append(args,
-			"-drive", "if=none,format=raw,id="+serial+",file="+strings.ReplaceAll(file, ",", ",,")+more,
-			"-device", "virtio-blk-pci,drive="+serial+",serial="+serial)
-	}
-	disk("root", vm.image.Root, ",readonly=on")
-	// The host's page cache is safe enough for a disk that ends with us.
-	disk("state", "/proc/self/fd/3", ",cache=unsafe,discard=unmap")
-	if vm.kubelet != "" {
-		disk("kubelet", vm.kubelet, ",readonly=on")
-	}
-	cmd := exec.Command("qemu-system-x86_64", args...)
+	args := append(vm.disks.args("/proc/self/fd/3", vm.options), "-chardev", "socket,id=agent,fd=4")
+	cmd := exec.Command(qemu, args...)
 	cmd.Stdout, cmd.Stderr = vm.console, vm.console
-	cmd.ExtraFiles = []*os.File{vm.disk, guest}
+	cmd.ExtraFiles = []*os.File{vm.state, guest}
 	exited := make(chan struct{})
-	if err := launch(cmd, o.NetNS, exited); err != nil {
+	if err := launch(cmd, vm.options.NetNS, exited); err != nil {
 		host.Close()
 		return err
 	}
@@ -169,6 +122,77 @@ func (vm *VM) start(ctx context.Context) error {
 	vm.mu.Lock()
 	vm.client = client
 	vm.mu.Unlock()
+	return nil
+}
+
+const qemu = "qemu-system-x86_64"
+
+// disks are what a node boots from; kubelet may be empty.
+type disks struct {
+	image   image.Image
+	kubelet string
+}
+
+func build(ctx context.Context, o Options) (d disks, err error) {
+	log := o.Log
+	if log == nil {
+		log = os.Stderr
+	}
+	if d.image, err = image.Build(ctx, log); err == nil && o.Kubelet {
+		d.kubelet, err = image.KubeletDisk(ctx, log)
+	}
+	return d, err
+}
+
+// args are QEMU's arguments, less the character device named agent.
+func (d disks) args(state string, o Options) []string {
+	memory, cpus := o.Memory, o.CPUs
+	if memory == 0 && o.Kubelet {
+		memory = 1024
+	} else if memory == 0 {
+		memory = 512
+	}
+	if cpus == 0 {
+		cpus = 2
+	}
+	args := []string{
+		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
+		"-accel", "tcg,thread=multi,tb-size=512", "-M", "q35,hpet=off,smm=off,vmport=off", "-cpu", "max",
+		"-smp", fmt.Sprint(cpus), "-m", fmt.Sprint(memory),
+		"-kernel", d.image.Kernel, "-initrd", d.image.Initrd, "-append", kernelArgs,
+		"-serial", "stdio",
+		"-netdev", "user,id=net", "-device", "virtio-net-pci,netdev=net,romfile=",
+		"-device", "virtio-rng-pci",
+		"-device", "virtio-serial-pci", "-device", "virtserialport,chardev=agent,name=" + agent.PortName,
+	}
+	disk := func(serial, file, more string) {
+		// A comma in a value is written twice.
+		args = append(args,
+			"-drive", "if=none,format=raw,id="+serial+",file="+strings.ReplaceAll(file, ",", ",,")+more,
+			"-device", "virtio-blk-pci,drive="+serial+",serial="+serial)
+	}
+	disk("root", d.image.Root, ",readonly=on")
+	// The host's page cache is safe enough for a disk that lasts no longer than
+	// the host.
+	disk("state", state, ",cache=unsafe,discard=unmap")
+	if d.kubelet != "" {
+		disk("kubelet", d.kubelet, ",readonly=on")
+	}
+	return args
+}
+
+// format makes the file system of the state disk.
+func format(ctx context.Context, state *os.File) error {
+	if err := state.Truncate(stateSize); err != nil {
+		return err
+	}
+	// Inode tables written now are not written by the guest's kernel in the
+	// background, and fewer inodes are fewer of them.
+	mkfs := exec.CommandContext(ctx, "mkfs.ext4", "-q", "-F", "-i", "65536", "-E", "lazy_itable_init=0,nodiscard", "/proc/self/fd/3")
+	mkfs.ExtraFiles = []*os.File{state}
+	if out, err := mkfs.CombinedOutput(); err != nil {
+		return fmt.Errorf("mkfs.ext4: %w: %s", err, out)
+	}
 	return nil
 }
 
