@@ -13,7 +13,8 @@ import (
 
 // hideKey takes a secret given as --key out of a command line, since every user of the host can read that in
 // /proc/PID/cmdline. The key goes to the program by a file in memory that only the inherited descriptor reaches.
-func hideKey(argv []string) ([]string, error) {
+// cephArgs is $CEPH_ARGS.
+func hideKey(argv []string, cephArgs string) ([]string, error) {
 	key, found := findKey(argv)
 	if !found {
 		return argv, nil
@@ -22,7 +23,7 @@ func hideKey(argv []string) ([]string, error) {
 	argv = cloneAll(argv)
 	wipe(os.Args)
 	if key == "" {
-		return replaceKey(argv, ""), nil
+		return replaceKey(argv, "", cephArgs), nil
 	}
 	// Not close-on-exec: the program is to inherit it.
 	fd, err := unix.MemfdCreate("key", 0)
@@ -33,7 +34,7 @@ func hideKey(argv []string) ([]string, error) {
 	if _, err := unix.Write(fd, []byte(key)); err != nil {
 		return nil, os.NewSyscallError("write", err)
 	}
-	return replaceKey(argv, "/proc/self/fd/"+strconv.Itoa(fd)), nil
+	return replaceKey(argv, "/proc/self/fd/"+strconv.Itoa(fd), cephArgs), nil
 }
 
 // findKey gives the key that counts, the last one on the line, and whether any key on it is worth hiding.
@@ -47,34 +48,37 @@ func findKey(argv []string) (key string, found bool) {
 	return key, found
 }
 
-// replaceKey gives argv without its keys. The last one becomes --key= followed by --keyfile=FILE: the empty key keeps
-// a key of ceph.conf or CEPH_ARGS from winning over the file, as the line's key did. For the same reason a key file
-// on the line goes: where Ceph has both it takes the key. Without a FILE the last key was empty, and stays so.
-func replaceKey(argv []string, file string) []string {
-	last := 0
-	eachOption(argv, func(name, _ string, words []string) {
-		if name == "--key" {
-			last++
-		}
-	})
+// replaceKey gives argv with its keys replaced by --keyfile=FILE. Without a FILE the key that counts is the empty one,
+// and only those that do not count go.
+//
+// Ceph takes a key file that it can read before a key, whatever their order, and of several key files the last. So FILE
+// comes before all others, those of CEPH_ARGS too, which Ceph reads before the line.
+func replaceKey(argv []string, file, cephArgs string) []string {
 	out := []string{argv[0]}
-	rest := eachOption(argv, func(name, _ string, words []string) {
-		switch {
-		case name == "--key":
-			if last--; last > 0 {
-				return
+	place := func() {
+		if file == "" {
+			return
+		}
+		out = append(out, "--keyfile="+file)
+		file = ""
+		eachOption(append([]string{""}, strings.Fields(cephArgs)...), func(name, _ string, words []string) {
+			if isKeyFile(name) {
+				out = append(out, words...)
 			}
-			out = append(out, "--key=")
-			if file != "" {
-				out = append(out, "--keyfile="+file)
-			}
-		case (name == "--keyfile" || name == "-K") && file != "":
-		default:
+		})
+	}
+	rest := eachOption(argv, func(name, value string, words []string) {
+		if name == "--key" || isKeyFile(name) {
+			place()
+		}
+		if name != "--key" || value == "" {
 			out = append(out, words...)
 		}
 	})
 	return append(out, rest...)
 }
+
+func isKeyFile(option string) bool { return option == "--keyfile" || option == "-K" }
 
 // eachOption goes through the words of argv after the first as Ceph does, up to "--": a word that is the value of
 // another option of Ceph's is not an option, whatever it looks like. It gives what is left from "--" on.

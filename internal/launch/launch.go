@@ -93,7 +93,7 @@ func Find() (string, error) {
 // It has to be called on the main goroutine while that is locked to its thread: a mount namespace
 // belongs to a thread, and execve(2) keeps the signal mask of the thread that calls it, which is untouched only there.
 func Exec(payload string, argv, environ []string) error {
-	argv, err := hideKey(argv)
+	argv, err := hideKey(argv, os.Getenv("CEPH_ARGS"))
 	if err != nil {
 		return &Error{exitCannot, "cannot keep the key off the command line", err}
 	}
