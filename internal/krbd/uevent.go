@@ -20,8 +20,8 @@ import (
 // sysfs has not said by returning: the device and its node are there.)
 const groupUdev = 2
 
-// monitorBuffer is the socket's buffer in bytes: many maps at once make
-// thousands of events, and each monitor gets all of them.
+// monitorBuffer is the socket's buffer in bytes: every monitor gets the events
+// of all disks, also while its process has no time to read them.
 const monitorBuffer = 2 << 20
 
 // event is one uevent: the properties that the kernel and udev gave it.
@@ -189,6 +189,9 @@ func (h Host) awaitUdev(ctx context.Context, mon *monitor, action string, d Devi
 		}
 		now := time.Now()
 		if !now.Before(end) {
+			if h.udevRecorded(action, d, since) { // and busy with something else
+				return nil
+			}
 			return fmt.Errorf("waited %v: %w", wait, syscall.ETIMEDOUT)
 		}
 		if deaf {
@@ -210,12 +213,15 @@ func (h Host) awaitUdev(ctx context.Context, mon *monitor, action string, d Devi
 	}
 }
 
-// udevDone reports whether udev's database says that it has dealt with the
-// disk of d and has nothing left to do.
+// udevDone reports whether udev has dealt with the disk of d and has nothing
+// left to do.
 func (h Host) udevDone(action string, d Device, since time.Time) bool {
-	if h.udevBusy() {
-		return false
-	}
+	return !h.udevBusy() && h.udevRecorded(action, d, since)
+}
+
+// udevRecorded reports whether udev's database says that the disk of d came or
+// went. It does so before the programs of the rules have run.
+func (h Host) udevRecorded(action string, d Device, since time.Time) bool {
 	st, err := os.Stat(h.path(fmt.Sprintf("run/udev/data/b%d:%d", d.Major, d.Minor)))
 	if action == "remove" {
 		return errors.Is(err, fs.ErrNotExist)
