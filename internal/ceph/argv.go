@@ -4,7 +4,8 @@ package ceph
 // So each one is moved to the heap and overwritten where the kernel shows it,
 // before anything else of this program or of a shared library runs: functions
 // in .preinit_array come before the constructors of all libraries, and long
-// before Go's runtime looks at argv, where it finds the moved word.
+// before Go's runtime looks at argv and environment, where it finds what was
+// moved.
 
 /*
 #include <stdlib.h>
@@ -19,7 +20,6 @@ static void opt_rbd_hide(char **word, size_t from) {
 }
 
 static void opt_rbd_hide_keys(int argc, char **argv, char **envp) {
-	(void)envp;
 	for (int i = 1; i < argc; i++) {
 		if (strncmp(argv[i], "--key=", 6) == 0) {
 			opt_rbd_hide(&argv[i], 6);
@@ -27,6 +27,10 @@ static void opt_rbd_hide_keys(int argc, char **argv, char **envp) {
 			i++;
 			opt_rbd_hide(&argv[i], 0);
 		}
+	}
+	for (char **env = envp; *env != NULL; env++) {
+		if (strncmp(*env, "CEPH_ARGS=", 10) == 0 && strstr(*env, "--key") != NULL)
+			opt_rbd_hide(env, 10);
 	}
 }
 

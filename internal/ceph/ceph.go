@@ -36,6 +36,9 @@ type Cluster struct {
 	UserGiven bool
 }
 
+// ErrConnect is in the error of a Connect that failed.
+var ErrConnect = errors.New("connecting failed")
+
 // ErrVersion is New's answer to a line that asks for the version.
 var ErrVersion = errors.New("the version is asked for")
 
@@ -211,7 +214,7 @@ func (c *Cluster) Connect() (*rados.Conn, error) {
 		err = c.conn.Connect()
 	}
 	if err != nil {
-		return nil, &errno.Error{Code: errno.Code(err), Line: "couldn't connect to the cluster!", Err: err}
+		return nil, &errno.Error{Code: errno.Code(err), Line: "couldn't connect to the cluster!", Err: fmt.Errorf("%w: %w", ErrConnect, err)}
 	}
 	c.connected = true
 	return c.conn, nil

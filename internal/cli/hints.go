@@ -2,15 +2,99 @@ package cli
 
 import (
 	"errors"
+	"fmt"
+	"net"
+	"os"
+	"sync"
+	"syscall"
+	"time"
 
+	"github.com/opt-rbd/opt-rbd/internal/ceph"
+	"github.com/opt-rbd/opt-rbd/internal/errno"
 	"github.com/opt-rbd/opt-rbd/internal/krbd"
 )
 
-// hints says what to do about an error, in no, one or more lines.
+// hints says what to do about an error, in no, one or more lines. They are
+// printed after the lines of the genuine tool, and only on failures.
 func hints(c *call, err error) []string {
-	var kernel *krbd.Error
-	if errors.As(err, &kernel) && kernel.Hint != "" {
-		return []string{kernel.Hint}
+	var lines []string
+	for _, hint := range []func(*call, error) []string{connectHints, deviceHints} {
+		lines = append(lines, hint(c, err)...)
+	}
+	return lines
+}
+
+// connectHints explains why a cluster does not take this client.
+func connectHints(c *call, err error) []string {
+	if !errors.Is(err, ceph.ErrConnect) {
+		return nil
+	}
+	name := c.cluster.Name()
+	if errors.Is(err, ceph.ErrKey) {
+		return []string{ceph.ErrKey.Error()}
+	}
+	if c.cluster.Config("mon_host") == "" {
+		return []string{"no monitor is known: give them with -m, or in the mon_host of a ceph.conf (-c)"}
+	}
+	switch errno.Code(err) {
+	case syscall.EACCES, syscall.EPERM:
+		return []string{fmt.Sprintf("the monitors refused %s: compare its key here with \"ceph auth get %s\"", name, name)}
+	case syscall.ENOENT, syscall.EOPNOTSUPP:
+		return []string{fmt.Sprintf("no key for %s: give it with --keyring or --keyfile; looked in %s", name, c.cluster.Config("keyring"))}
+	case syscall.ETIMEDOUT, syscall.EINVAL, syscall.EHOSTUNREACH:
+		return monitorHints(c)
+	}
+	return nil
+}
+
+// monitorHints tries every monitor and names those that do not answer.
+func monitorHints(c *call) []string {
+	monitors, err := c.cluster.Monitors()
+	if err != nil {
+		return []string{err.Error()}
+	}
+	lines := make([]string, len(monitors))
+	var group sync.WaitGroup
+	for i, m := range monitors {
+		group.Go(func() {
+			conn, err := net.DialTimeout("tcp", m.Addr.String(), 2*time.Second)
+			if err != nil {
+				lines[i] = fmt.Sprintf("monitor %s cannot be reached: %v", m.Addr, reason(err))
+				return
+			}
+			conn.Close()
+			lines[i] = fmt.Sprintf("monitor %s can be reached, but did not answer in time", m.Addr)
+		})
+	}
+	group.Wait()
+	return lines
+}
+
+// reason is an error of the network without what was dialled, which the line
+// has already.
+func reason(err error) error {
+	var number syscall.Errno
+	if errors.As(err, &number) {
+		return number
+	}
+	var timeout net.Error
+	if errors.As(err, &timeout) && timeout.Timeout() {
+		return errors.New("no answer")
+	}
+	return err
+}
+
+// deviceHints explains what keeps the kernel from mapping.
+func deviceHints(_ *call, err error) []string {
+	var own *krbd.Error
+	if !errors.As(err, &own) {
+		return nil
+	}
+	if own.Hint != "" {
+		return []string{own.Hint}
+	}
+	if _, err := os.Stat("/sys/bus/rbd"); errors.Is(err, os.ErrNotExist) && own.Errno == syscall.ENOENT {
+		return []string{"this kernel has no rbd: load the module on the host (modprobe rbd), or install the package of kernel modules that has it"}
 	}
 	return nil
 }
