@@ -47,11 +47,10 @@ func app() *cli.App {
 		&cli.DurationFlag{Name: "timeout", Value: 90 * time.Second, Usage: "longest wait for one job of systemd"},
 		&cli.BoolFlag{Name: "quiet", Aliases: []string{"q"}, Usage: "say nothing but errors"},
 	}
-	unit := &cli.StringFlag{Name: "kubelet-unit", Value: "kubelet.service", Usage: "unit that runs kubelet"}
 	what := append([]cli.Flag{
 		&cli.StringFlag{Name: "payload", Value: filepath.Join(beside, "payload"), Usage: "folder with rbd and its libraries", DefaultText: "payload beside the installer"},
 		&cli.StringFlag{Name: "shim", Value: filepath.Join(beside, "shim"), Usage: "the launcher", DefaultText: "shim beside the installer"},
-		unit,
+		&cli.StringFlag{Name: "kubelet-unit", Usage: "unit that runs kubelet", DefaultText: "the one of the installation, else kubelet.service"},
 	}, where...)
 
 	app := &cli.App{
@@ -98,7 +97,7 @@ restarted that need not be.
 				Name:      "status",
 				Usage:     "say what is in place; exit code 1 when something is not",
 				ArgsUsage: " ",
-				Flags:     append([]cli.Flag{unit}, where...),
+				Flags:     where,
 				Action: func(c *cli.Context) error {
 					return on(c, func(n *node.Node) error {
 						ok, err := n.Status(c.Context, c.App.Writer)

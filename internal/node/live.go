@@ -71,7 +71,11 @@ func (s moduleStep) apply(ctx context.Context, n *Node) (string, error) {
 		return "", err
 	}
 	if !st.ok {
-		return "", errors.Join(failed, errors.New("the kernel has no rbd module loaded: does modprobe rbd work?"))
+		why := errors.New("the kernel has no rbd module loaded: does modprobe rbd work?")
+		if failed != nil {
+			why = fmt.Errorf("%w; %w", failed, why)
+		}
+		return "", why
 	}
 	return s.name() + " loaded by " + modulesUnit, nil
 }

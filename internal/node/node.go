@@ -37,7 +37,7 @@ type Options struct {
 	Prefix    string        // PREFIX/bin gets the launcher, PREFIX/rbd the payload
 	Payload   string        // folder of this machine with payload.json and usr/
 	Shim      string        // file of this machine that becomes PREFIX/bin/rbd
-	Unit      string        // kubelet's unit
+	Unit      string        // kubelet's unit; empty for the one of the installation, else kubelet.service
 	NoRestart bool          // files only: systemd and the kernel are left alone
 	Timeout   time.Duration // longest wait for one job of systemd
 	// Say tells a person what was done, one line a call.
@@ -58,9 +58,6 @@ func Open(ctx context.Context, o Options) (*Node, error) {
 		return nil, fmt.Errorf("cannot use %q as --prefix: give an absolute folder such as /opt", o.Prefix)
 	}
 	o.Prefix = path.Clean(o.Prefix)
-	if path.Ext(o.Unit) == "" {
-		o.Unit += ".service"
-	}
 	o.Timeout = cmp.Or(o.Timeout, 90*time.Second)
 	if o.Say == nil {
 		o.Say = func(string, ...any) {}
@@ -76,6 +73,12 @@ func Open(ctx context.Context, o Options) (*Node, error) {
 	}
 	if n.record, err = readRecord(n.tree, o.Prefix); err != nil {
 		return nil, errors.Join(err, n.Close())
+	}
+	if n.Unit == "" && n.record != nil {
+		n.Unit = n.record.Unit
+	}
+	if n.Unit = cmp.Or(n.Unit, "kubelet"); path.Ext(n.Unit) == "" {
+		n.Unit += ".service"
 	}
 	if n.live() && !o.NoRestart {
 		if _, err := os.Stat("/run/systemd/system"); err != nil { // the test of sd_booted(3)
@@ -237,8 +240,17 @@ func (n *Node) Plan(ctx context.Context, w io.Writer) (pending bool, err error) 
 	return len(todo) > 0, nil
 }
 
-// Install makes the node what it should be and proves it.
+// Install makes the node what it should be and proves it. A cancelled context
+// ends it between two steps or in a wait; nothing is taken back.
 func (n *Node) Install(ctx context.Context) error {
+	err := n.install(ctx)
+	if ctx.Err() != nil {
+		return errors.New("interrupted: run install again to finish, or uninstall to take it back")
+	}
+	return err
+}
+
+func (n *Node) install(ctx context.Context) error {
 	if n.live() && os.Geteuid() != 0 {
 		return errors.New("only root can install: run it with sudo")
 	}
@@ -254,7 +266,7 @@ func (n *Node) Install(ctx context.Context) error {
 	changed := false
 	for _, s := range steps {
 		if ctx.Err() != nil {
-			return errors.New("interrupted: run install again to finish, or uninstall to take it back")
+			return ctx.Err()
 		}
 		st, known := states[s.name()]
 		if !known {
@@ -343,7 +355,7 @@ func (n *Node) Status(ctx context.Context, w io.Writer) (ok bool, err error) {
 	}
 	ok = n.record.Complete
 	if !ok {
-		fmt.Fprintln(w, "changed  the installation was cut off: run install again to finish, or uninstall to take it back")
+		fmt.Fprintln(w, "changed  the installation is not finished: run install again, or uninstall to take it back")
 	}
 	line := func(name string, st state) {
 		ok = ok && st.ok

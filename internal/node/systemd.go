@@ -172,28 +172,25 @@ var settleTime = 3 * time.Second
 
 // settle waits until a unit is active and keeps its process for settleTime.
 func (m *manager) settle(ctx context.Context, name string) (unit, error) {
-	ctx, cancel := context.WithTimeout(ctx, m.timeout)
-	defer cancel()
 	var pid uint32
 	var since time.Time
-	for {
+	for end := time.Now().Add(m.timeout); ; {
 		u, err := m.unit(ctx, name)
 		if err != nil {
 			return u, err
 		}
-		switch {
-		case u.active == "active" && u.pid != 0 && u.pid == pid:
-			if time.Since(since) >= settleTime {
-				return u, nil
-			}
-		case u.active == "failed":
-			return u, u.down()
-		default:
+		if u.pid != pid || u.active != "active" {
 			pid, since = u.pid, time.Now()
+		}
+		switch {
+		case u.active == "active" && u.pid != 0 && time.Since(since) >= settleTime:
+			return u, nil
+		case u.active == "failed" || time.Now().After(end):
+			return u, u.down()
 		}
 		select {
 		case <-ctx.Done():
-			return u, u.down()
+			return u, context.Cause(ctx)
 		case <-time.After(100 * time.Millisecond):
 		}
 	}

@@ -31,7 +31,7 @@ type testNode struct {
 }
 
 // in is the node for a subtest: its failures are the subtest's.
-func (n testNode) in(t *testing.T) testNode { return testNode{n.Node, t} }
+func (n testNode) in(t *testing.T) testNode { return testNode{n.For(t), t} }
 
 // installer runs it and returns all that it said.
 func (n testNode) installer(code int, args ...string) string {
@@ -168,10 +168,13 @@ func TestInstaller(t *testing.T) {
 		n.contains(n.Must("systemd-run", "--quiet", "--pipe", "--wait", "sh", "-c", "rbd --version"), "rbd of the test")
 
 		installed := n.files()
-		n.installer(0, "plan", "--kubelet-unit", "k3s")
-		n.installer(0, "status", "--kubelet-unit", "k3s")
-		n.contains(n.installer(0, "install", "--kubelet-unit", "k3s"), "nothing to do")
+		n.installer(0, "plan")
+		n.installer(0, "status")
+		n.contains(n.installer(0, "install"), "nothing to do")
 		n.same(installed, "after a second install")
+
+		// kubelet comes later.
+		n.installer(0, "install", "--kubelet-unit", "kubelet")
 
 		n.Shell("rm /etc/modules-load.d/rbd.conf")
 		n.contains(n.installer(1, "status"), "missing  /etc/modules-load.d/rbd.conf")
@@ -249,7 +252,7 @@ func TestInstaller(t *testing.T) {
 		n := n.in(t)
 		for name, c := range map[string]struct{ unit, want string }{
 			"once":          {"Restart=no", "kubelet.service does not stay up after its restart: failed"},
-			"again anew":    {"Restart=always\nRestartSec=2s", "kubelet.service does not stay up after its restart: activating (auto-restart), result exit-code: see journalctl -u kubelet.service"},
+			"again anew":    {"Restart=always\nRestartSec=2s", "kubelet.service does not stay up after its restart: "},
 			"never started": {"ExecStartPre=/bin/sh -c 'test ! -e /run/kubelet.broken'", `restart kubelet.service: the job ended as "failed": see journalctl -u kubelet.service`},
 		} {
 			t.Run(name, func(t *testing.T) {
@@ -266,6 +269,19 @@ func TestInstaller(t *testing.T) {
 				n.noKubelet()
 			})
 		}
+	})
+	ok = ok && t.Run("ended by SIGTERM", func(t *testing.T) {
+		n := n.in(t)
+		n.kubelet("ExecStartPre=/bin/sh -c 'test ! -e /run/kubelet.slow || { touch /run/kubelet.starting; sleep 300; }'")
+		n.Put("/run/kubelet.slow", nil, 0o644)
+		r := n.Run("sh", "-c", `"$0" install & until test -e /run/kubelet.starting; do sleep 0.1; done; kill -TERM $!; wait $!`, tools+"/installer")
+		if want := "installer: interrupted: run install again to finish, or uninstall to take it back\n"; r.Code != 1 || r.Stderr != want {
+			t.Errorf("%+v", r)
+		}
+		n.Must("test", "-e", "/etc/systemd/system.conf.d/50-opt-rbd.conf")
+		n.noKubelet()
+		n.installer(0, "uninstall")
+		n.same(before, "after uninstall")
 	})
 	ok = ok && t.Run("PATH beaten for all services", func(t *testing.T) {
 		n := n.in(t)
@@ -318,13 +334,13 @@ func TestInstaller(t *testing.T) {
 	})
 	_ = ok && t.Run("without a bus", func(t *testing.T) {
 		n := n.in(t)
-		n.Shell("systemctl stop dbus.socket dbus.service")
+		n.Shell("mv /run/dbus/system_bus_socket /run/dbus/hidden")
 		n.contains(n.installer(0, "install"), "installed (")
-		n.Shell("umount /run/systemd/private 2>/dev/null; mv /run/systemd/private /run/systemd/hidden; mv /run/systemd/system /run/systemd/not")
+		n.Shell("mv /run/systemd/private /run/systemd/hidden; mv /run/systemd/system /run/systemd/not")
 		n.contains(n.installer(1, "install"), "systemd does not run here: --no-restart")
 		n.Shell("mv /run/systemd/not /run/systemd/system")
 		n.contains(n.installer(1, "install"), "cannot reach systemd over D-Bus")
-		n.Shell("mv /run/systemd/hidden /run/systemd/private")
+		n.Shell("mv /run/systemd/hidden /run/systemd/private; mv /run/dbus/hidden /run/dbus/system_bus_socket")
 		n.installer(0, "uninstall")
 		n.same(before, "after uninstall")
 	})
