@@ -29,9 +29,9 @@ var emptyFolders = []string{"/usr/lib/modules", "/usr/lib/modprobe.d", "/usr/sha
 // plugins are libraries that programs of Ceph and the C library load by name while they run, next to the folder of
 // libc. Those that the root does not have are not needed by its release.
 var plugins = []string{
-	"ceph/compressor/libceph_*.so",     // messages compressed on the wire
-	"ceph/librbd/libceph_librbd_*.so*", // caches
-	"libnss_files.so.2",                // /etc/hosts and DNS, in a C library before 2.34
+	"ceph/compressor/libceph_*.so",    // messages compressed on the wire
+	"ceph/librbd/libceph_librbd_*.so", // caches
+	"libnss_files.so.2",               // /etc/hosts and DNS, in a C library before 2.34
 	"libnss_dns.so.2",
 }
 
@@ -114,8 +114,8 @@ func Build(o Options) (*Manifest, error) {
 func (c *closure) libraryPath() []byte {
 	dirs := []string{c.libc}
 	for at := range c.files {
-		// Plugins are in folders of their own, which are not searched.
-		if dir := path.Dir(at); strings.Contains(path.Base(at), ".so.") && !slices.Contains(dirs, dir) && !isPlugin(c.libc, at) {
+		// Plugins have no version in their names, and are in folders that are not searched.
+		if dir := path.Dir(at); strings.Contains(path.Base(at), ".so.") && !slices.Contains(dirs, dir) {
 			dirs = append(dirs, dir)
 		}
 	}
@@ -125,13 +125,6 @@ func (c *closure) libraryPath() []byte {
 		b.WriteString(strings.TrimPrefix(dir, "/") + "\n")
 	}
 	return []byte(b.String())
-}
-
-func isPlugin(libc, at string) bool {
-	return slices.ContainsFunc(plugins, func(pattern string) bool {
-		ok, err := path.Match(path.Join(libc, pattern), at)
-		return err == nil && ok
-	})
 }
 
 // cephVersion runs the program with the payload's own loader and libraries, which also shows that none is missing.

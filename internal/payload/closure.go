@@ -77,7 +77,7 @@ type closure struct {
 func newClosure(r root, program string) (*closure, error) {
 	f, err := elf.Open(program)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", program, err)
+		return nil, fmt.Errorf("%s is not an ELF program: %w", program, err)
 	}
 	defer f.Close()
 	c := &closure{root: r, machine: f.Machine, class: f.Class, files: make(map[string]string)}
