@@ -84,11 +84,6 @@ func deviceMap(c *call) error {
 	if err != nil {
 		return err
 	}
-	for option, warning := range map[string]string{"quiesce": krbd.NoQuiesce, "quiesce-hook": krbd.NoQuiesceHook} {
-		if c.IsSet(option) {
-			fmt.Fprintln(c.stderr, "rbd: "+warning)
-		}
-	}
 	var options krbd.MapOptions
 	for _, text := range c.StringSlice("options") {
 		if err := options.Parse(text); err != nil {
@@ -100,6 +95,12 @@ func deviceMap(c *call) error {
 	}
 	if c.Bool("exclusive") {
 		options.SetExclusive()
+	}
+	if c.IsSet("quiesce") {
+		fmt.Fprintln(c.stderr, "rbd: "+krbd.NoQuiesce)
+	}
+	if c.IsSet("quiesce-hook") {
+		fmt.Fprintln(c.stderr, "rbd: "+krbd.NoQuiesceHook)
 	}
 	// Opening the image finds out what is wrong with pool and image in better
 	// words than the kernel's, and for the price of one round trip.
