@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -173,8 +174,9 @@ func (s kubeletStep) apply(ctx context.Context, n *Node) (string, error) {
 	if u.pid == 0 {
 		return "", fmt.Errorf("%s is %s and finds no rbd", u.name, u.active)
 	}
-	if written := n.written(managerFile); !written.IsZero() && u.started.After(written.Add(time.Minute)) {
-		return "", fmt.Errorf("%s was started long after PATH was set for all services and still lacks %s: its program sets its own PATH", u.name, n.bin())
+	vain := fmt.Errorf("%s was restarted and still has no %s in its PATH: its program sets its own, add :%s there", u.name, n.bin(), n.bin())
+	if n.record != nil && n.record.Deaf == u.started.UnixMicro() {
+		return "", vain
 	}
 	if err := n.systemd.restart(ctx, u.name); err != nil {
 		return "", err
@@ -183,18 +185,12 @@ func (s kubeletStep) apply(ctx context.Context, n *Node) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	value, seen := now.processPath()
-	if seen && !inPath(value, n.bin()) {
-		return "", fmt.Errorf("%s was restarted and still has PATH=%s, without %s: its program sets its own PATH", u.name, value, n.bin())
+	if value, seen := now.processPath(); seen && !inPath(value, n.bin()) {
+		if n.record != nil {
+			n.record.Deaf = now.started.UnixMicro()
+			err = n.record.save(n.tree)
+		}
+		return "", cmp.Or(err, vain)
 	}
 	return fmt.Sprintf("%s restarted, pid %d, was %d", u.name, now.pid, u.pid), nil
-}
-
-// written says when a file of the node was written, zero when it is not there.
-func (n *Node) written(name string) time.Time {
-	info, err := n.tree.stat(name)
-	if err != nil {
-		return time.Time{}
-	}
-	return info.ModTime()
 }

@@ -197,7 +197,7 @@ func (n *Node) fits() (*payload.Manifest, error) {
 	if here := machines[runtime.GOARCH]; n.live() && here.String() != manifest.Machine {
 		return nil, fmt.Errorf("the payload %s is for %s, this machine is %s", n.Payload, manifest.Machine, here)
 	}
-	for _, dir := range []string{"/bin", "/lib"} {
+	for _, dir := range []string{"/bin", "/lib", "/lib64"} {
 		o, err := n.tree.look(dir)
 		if err != nil {
 			return nil, err

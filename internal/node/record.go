@@ -21,6 +21,10 @@ type record struct {
 	Folders  []string `json:"folders,omitempty"` // made by the installer, outermost first
 	Entries  []*entry `json:"entries"`           // in the order in which they were put
 
+	// Deaf is when that kubelet was started which the installer restarted in
+	// vain, in microseconds since 1970: it is not restarted again and again.
+	Deaf int64 `json:"kubelet_restarted_in_vain,omitempty"`
+
 	path string // of the record itself
 }
 

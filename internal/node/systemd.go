@@ -152,7 +152,6 @@ func (m *manager) unit(ctx context.Context, name string) (unit, error) {
 	u.result, _ = all["Result"].(string)
 	u.pid, _ = all["MainPID"].(uint32)
 	u.env, _ = all["Environment"].([]string)
-	u.fragment, _ = all["FragmentPath"].(string)
 	if usec, _ := all["ExecMainStartTimestamp"].(uint64); usec > 0 {
 		u.started = time.UnixMicro(int64(usec))
 	}
@@ -183,7 +182,7 @@ func (m *manager) settle(ctx context.Context, name string) (unit, error) {
 			pid, since = u.pid, time.Now()
 		}
 		switch {
-		case u.active == "active" && u.pid != 0 && time.Since(since) >= settleTime:
+		case u.active == "active" && time.Since(since) >= settleTime:
 			return u, nil
 		case u.active == "failed" || time.Now().After(end):
 			return u, u.down()

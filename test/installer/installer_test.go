@@ -270,6 +270,19 @@ func TestInstaller(t *testing.T) {
 			})
 		}
 	})
+	ok = ok && t.Run("kubelet whose program sets PATH", func(t *testing.T) {
+		n := n.in(t)
+		n.kubelet("ExecStart=", "ExecStart=/bin/sh -c 'echo started >>/run/kubelet.starts; export PATH=/usr/bin; exec sleep infinity'")
+		for range 2 {
+			n.contains(n.installer(1, "install"), "kubelet.service was restarted and still has no /opt/bin in its PATH")
+			if n.starts() != 2 {
+				t.Errorf("%d starts, not 2: it is restarted once", n.starts())
+			}
+		}
+		n.installer(0, "uninstall")
+		n.same(before, "after uninstall")
+		n.noKubelet()
+	})
 	ok = ok && t.Run("ended by SIGTERM", func(t *testing.T) {
 		n := n.in(t)
 		n.kubelet("ExecStartPre=/bin/sh -c 'test ! -e /run/kubelet.slow || { touch /run/kubelet.starting; sleep 300; }'")
