@@ -10,7 +10,9 @@
 // find leftovers of an earlier session in it. A session therefore begins with
 // a hello of the host, which carries a nonce, and the guest's echo of it;
 // whatever comes before is thrown away. After that each direction is one gob
-// stream of messages.
+// stream of messages. A guest that has not noticed the end of the last session
+// takes the filler before the hello for the rest of a message, or for a message
+// that cannot be, which ends that session.
 package agent
 
 import (
@@ -23,16 +25,19 @@ import (
 // guest finds it as /dev/virtio-ports/PortName.
 const PortName = "opt-rbd.agent"
 
-// The first byte of the hello cannot begin a gob message (it would announce a
-// number of 127 bytes), so a guest that takes a new session's hello for a part
-// of the old session fails at once instead of waiting for more.
-const helloMagic = "\x81opt-rbd agent\n"
+const helloMagic = "opt-rbd agent hello\n"
+
+// A gob message cannot begin with the filler's byte: it would announce a
+// length that has 127 bytes.
+const filler = 0x81
 
 const (
 	nonceLen = 16
 	// chunkLen bounds a message, so that a large file does not keep the
 	// others waiting. The kernel's driver takes at most 32 KiB at a time.
 	chunkLen = 32 << 10
+	// maxMessage is more than the longest message has.
+	maxMessage = 256 << 10
 )
 
 // message is what crosses the port. ID is the command that it belongs to; of

@@ -3,6 +3,7 @@ package agent
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/gob"
@@ -10,14 +11,10 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"sync"
 	"time"
 )
-
-// helloInterval is how long Dial waits for the guest's echo before it says
-// hello again. A guest that still boots finds the first one in the port, so
-// this is for the rare guest that took it for a part of an earlier session.
-const helloInterval = 5 * time.Second
 
 // Command is what to run in the guest. Argv is executed as it is: there is no
 // shell. The streams may be nil: an empty input, an output thrown away.
@@ -70,40 +67,20 @@ func Dial(ctx context.Context, conn net.Conn) (*Client, error) {
 func (c *Client) greet(ctx context.Context, r *bufio.Reader) error {
 	nonce := make([]byte, nonceLen)
 	rand.Read(nonce)
-	stop := make(chan struct{})
-	defer close(stop)
-	go func() {
-		again := time.NewTicker(helloInterval)
-		defer again.Stop()
-		for {
-			if _, err := c.conn.Write(hello(nonce)); err != nil {
-				return // reading fails too
-			}
-			select {
-			case <-again.C:
-			case <-stop:
-				return
-			}
-		}
-	}()
+	// A guest that still boots reads it later, and the port holds less than all
+	// of it. If writing fails, reading does too.
+	go c.conn.Write(slices.Concat(bytes.Repeat([]byte{filler}, maxMessage), hello(nonce)))
 	// Only closing the connection ends a read for certain.
 	defer context.AfterFunc(ctx, func() { c.conn.Close() })()
 	for {
 		got, err := readHello(r)
 		if err != nil {
-			return cmpErr(ctx.Err(), err)
+			return cmp.Or(ctx.Err(), err)
 		}
 		if bytes.Equal(got, nonce) {
 			return nil
 		}
 	}
-}
-
-func cmpErr(first, second error) error {
-	if first != nil {
-		return first
-	}
-	return second
 }
 
 // Close ends the session; the guest kills what still runs.
@@ -118,6 +95,13 @@ func (c *Client) Close() error {
 func (c *Client) Run(ctx context.Context, cmd Command) (int, error) {
 	if len(cmd.Argv) == 0 {
 		return -1, errors.New("no command given")
+	}
+	size := len(cmd.Dir)
+	for _, s := range slices.Concat(cmd.Argv, cmd.Env) {
+		size += len(s) + 16
+	}
+	if size > maxMessage/2 {
+		return -1, fmt.Errorf("%s: %d bytes of arguments are too many for the agent", cmd.Argv[0], size)
 	}
 	r := &remote{stdout: cmd.Stdout, stderr: cmd.Stderr, done: make(chan struct{})}
 	c.mu.Lock()

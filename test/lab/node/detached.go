@@ -59,6 +59,8 @@ func StartDetached(ctx context.Context, c *cluster.Cluster, o Options) error {
 		cmd.Wait() //nolint:errcheck // it was killed
 		return err
 	}
+	// The cluster's namespace ends only when nobody in it is left to be waited for.
+	go cmd.Wait() //nolint:errcheck // the node ends with the cluster
 	return client.Close()
 }
 
