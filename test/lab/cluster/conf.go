@@ -191,7 +191,7 @@ func keyring(user string, caps ...string) string {
 func newSecret() string {
 	var b bytes.Buffer
 	random := make([]byte, 16)
-	rand.Read(random) //nolint:errcheck // it cannot fail
+	rand.Read(random) // it cannot fail
 	for _, part := range []any{uint16(1), uint32(time.Now().Unix()), uint32(0), uint16(len(random)), random} {
 		binary.Write(&b, binary.LittleEndian, part) //nolint:errcheck // nor can a buffer
 	}
@@ -200,7 +200,7 @@ func newSecret() string {
 
 func newUUID() string {
 	b := make([]byte, 16)
-	rand.Read(b) //nolint:errcheck // it cannot fail
+	rand.Read(b) // it cannot fail
 	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80
 	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
 }
