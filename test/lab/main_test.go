@@ -45,6 +45,12 @@ func TestUpStatusDown(t *testing.T) {
 	if again := run("up"); !strings.HasPrefix(again, "The lab is already up.") || !strings.HasSuffix(again, told) {
 		t.Errorf("up again: %s", again)
 	}
+	if out := run("sh", "sh", "-c", "hostname; ls /sys/class/net"); out != "node1\neth0\nlo\n" {
+		t.Errorf("in the node: %s", out)
+	}
+	if err := l.run(t.Context(), []string{"sh", "sh", "-c", "exit 7"}); !errors.Is(err, exitCode(7)) {
+		t.Errorf("exit 7 in the node: %v", err)
+	}
 	if status := run("status"); !strings.Contains(status, "osd: 1 osds: 1 up") {
 		t.Errorf("status: %s", status)
 	}

@@ -75,6 +75,12 @@ func Attach(ctx context.Context, c *cluster.Cluster) (*agent.Client, error) {
 	return agent.Dial(ctx, conn)
 }
 
+// Detached tells whether a cluster has a node that StartDetached has started.
+func Detached(c *cluster.Cluster) bool {
+	_, err := os.Lstat(socket(c))
+	return err == nil
+}
+
 // ConsoleLog is the file with what the kernel of a detached node has said.
 func ConsoleLog(c *cluster.Cluster) string { return filepath.Join(c.Dir(), "log", "node") }
 
