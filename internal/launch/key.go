@@ -25,8 +25,12 @@ func hideKey(argv []string, cephArgs string) ([]string, error) {
 	if key == "" {
 		return replaceKey(argv, "", cephArgs), nil
 	}
-	// Not close-on-exec: the program is to inherit it.
-	fd, err := unix.MemfdCreate("key", 0)
+	// Not close-on-exec: the program is to inherit it. Kernels before 6.3 do not know the flag; later ones with the
+	// sysctl vm.memfd_noexec=2 insist on it.
+	fd, err := unix.MemfdCreate("key", unix.MFD_NOEXEC_SEAL)
+	if err == unix.EINVAL {
+		fd, err = unix.MemfdCreate("key", 0)
+	}
 	if err != nil {
 		return nil, os.NewSyscallError("memfd_create", err)
 	}

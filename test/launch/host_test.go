@@ -129,7 +129,10 @@ func TestHostSettings(t *testing.T) {
 	const nobody = 65534
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			host := host{script: "B=" + broken + "; cp -a /etc $T/etc; mount --bind $T/etc /etc; " + test.setup, env: test.env}
+			host := host{env: test.env}
+			if test.setup != "" {
+				host.script = "B=" + broken + "; cp -a /etc $T/etc; mount --bind $T/etc /etc; " + test.setup
+			}
 			ends := func(program string, uid int) result {
 				host.uid = uid
 				line := host.command(t, append([]string{program, "--keyring", keyring, "ls"}, test.args...)...)

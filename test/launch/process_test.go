@@ -52,6 +52,21 @@ func TestStatic(t *testing.T) {
 	}
 }
 
+// TestStartsNothingNeedless: what only the launcher's own answers need is not set up before the payload is entered.
+func TestStartsNothingNeedless(t *testing.T) {
+	cmd := command(t, tools.rbd(), "-c", "exit")
+	cmd.Env = append(os.Environ(), "GODEBUG=inittrace=1")
+	r := run(t, cmd)
+	if r.code != 0 || !strings.Contains(r.stderr, "init os ") {
+		t.Fatalf("%+v", r)
+	}
+	for _, heavy := range []string{"regexp", "net/netip", "internal/krbd", "internal/device"} {
+		if strings.Contains(r.stderr, heavy+" @") {
+			t.Errorf("%s was initialised:\n%s", heavy, r.stderr)
+		}
+	}
+}
+
 // observed is what the kernel tells of a process from outside.
 func observed(t *testing.T, pid int) map[string]string {
 	proc := fmt.Sprintf("/proc/%d/", pid)
