@@ -27,7 +27,7 @@ const maxLine = 4095
 // loadModule loads the rbd module where the kernel has no rbd yet. A failure
 // is only told: the module can be built in, or loaded by somebody else.
 func (h Host) loadModule(ctx context.Context) {
-	if _, err := os.Stat(h.path(bus)); err == nil {
+	if h.hasDriver() {
 		return
 	}
 	// A PATH without the sbin folders is common, for cron and for users.
@@ -46,6 +46,11 @@ func (h Host) loadModule(ctx context.Context) {
 		}
 		h.warn(textModule(status))
 	}
+}
+
+func (h Host) hasDriver() bool {
+	_, err := os.Stat(h.path(bus))
+	return err == nil
 }
 
 // check refuses what the kernel would read as something else: it takes the
@@ -152,7 +157,7 @@ func (h Host) addOnThread(req Request) (string, error) {
 	if err := h.write("add", line); err != nil {
 		number := errnoOf(err)
 		mons, _, _ := strings.Cut(line, " ")
-		return "", &Error{Text: textSysfsWrite, Hint: hintAdd(number, req, mons), Errno: number}
+		return "", &Error{Text: textSysfsWrite, Hint: hintAdd(number, req, mons, h.hasDriver()), Errno: number}
 	}
 	return line, nil
 }

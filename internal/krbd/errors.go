@@ -84,10 +84,13 @@ func textOptionUnknown(kind, key string) string {
 }
 
 // hintAdd says what the kernel most likely means by an error number.
-func hintAdd(e syscall.Errno, r Request, mons string) string {
+func hintAdd(e syscall.Errno, r Request, mons string, driver bool) string {
 	switch e {
 	case syscall.ENOENT:
-		return "the kernel has no rbd driver (load the module rbd), or the cluster has no such pool, namespace, image or snapshot"
+		if !driver {
+			return "the kernel has no rbd driver: load the module rbd"
+		}
+		return "the cluster has no such pool, namespace, image or snapshot"
 	case syscall.EACCES:
 		return "the cluster refused the key of client." + r.ID + ": compare it with ceph auth get client." + r.ID
 	case syscall.EPERM:

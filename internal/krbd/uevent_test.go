@@ -74,8 +74,9 @@ func TestAwaitUdev(t *testing.T) {
 	add := func(seq string) event {
 		return event{"ACTION": "add", "SUBSYSTEM": "block", "MAJOR": "254", "MINOR": "0", "DISKSEQ": seq}
 	}
+	since := time.Now()
 	await := func(mon *monitor, action string) error {
-		return h.awaitUdev(t.Context(), mon, action, d, "7", time.Now(), 300*time.Millisecond)
+		return h.awaitUdev(t.Context(), mon, action, d, "7", since, 300*time.Millisecond)
 	}
 	open := func(events ...event) *monitor {
 		mon, err := openMonitor(1 << 16)
