@@ -153,4 +153,22 @@ func TestHostSettings(t *testing.T) {
 			}
 		})
 	}
+
+	// The host's zones are there, though the rest of its /usr is not: times are printed as natively.
+	t.Run("time zone", func(t *testing.T) {
+		info := func(program string) string {
+			ctx, stop := context.WithTimeout(t.Context(), time.Minute)
+			defer stop()
+			cmd := c.Command(ctx, program, "--keyring", keyring, "info", "img")
+			cmd.Env = append(cmd.Env, "TZ=Asia/Kathmandu")
+			return end(t, cmd.Cmd, cmd.Run).stdout
+		}
+		native, got := info(genuineRBD), info(genuine.rbd())
+		if got != native || !strings.Contains(got, "create_timestamp: ") {
+			t.Errorf("natively:\n%s\nwith the launcher:\n%s", native, got)
+		}
+		if _, err := os.Stat("/usr/share/zoneinfo/Asia/Kathmandu"); err != nil {
+			t.Fatalf("%v: apt-get install --no-install-recommends -y tzdata", err)
+		}
+	})
 }
