@@ -1,7 +1,7 @@
 // Package krbd runs the tests of internal/krbd that need a real kernel and a
 // real cluster: they are compiled with the tag guest, put into one node and
 // run there one by one, as subtests of the one test here. They stand in
-// internal/krbd/guest_test.go.
+// internal/krbd/guest_test.go. Then the genuine rbd and ours do the same in it.
 package krbd
 
 import (
@@ -86,6 +86,7 @@ func TestKernel(t *testing.T) {
 			}
 		})
 	}
+	t.Run("BesideGenuine", func(t *testing.T) { besideGenuine(t, c, n) })
 }
 
 // compile builds the tests for the node.
@@ -135,6 +136,7 @@ func makeImages(t *testing.T, c *cluster.Cluster) {
 	create("plain", "--image-feature", "layering")
 	create("striped", "--stripe-unit", "64K", "--stripe-count", "2")
 	create("journaled", "--image-feature", "layering,exclusive-lock,journaling")
+	create("rbd/ns/journaled", "--image-feature", "layering,exclusive-lock,journaling")
 	create("thin")
 	for i := range 30 {
 		create(fmt.Sprintf("many%d", i))
