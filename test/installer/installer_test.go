@@ -85,10 +85,10 @@ func (n testNode) servicePath() string {
 func (n testNode) kubelet(service ...string) {
 	n.t.Helper()
 	n.Put("/run/systemd/system/kubelet.service", []byte(fmt.Sprintf(`[Service]
-ExecStart=/bin/sh -c 'echo started >>/run/kubelet.starts; test ! -e /run/kubelet.broken || { sleep 0.2; exit 3; }; exec sleep infinity'
+ExecStart=/bin/sh -c 'test ! -e /run/kubelet.broken || { sleep 0.2; exit 3; }; echo started >>/run/kubelet.starts; exec sleep infinity'
 %s
 `, strings.Join(service, "\n"))), 0o644)
-	n.Shell("rm -f /run/kubelet.starts; systemctl daemon-reload; systemctl restart kubelet.service")
+	n.Shell("rm -f /run/kubelet.starts; systemctl daemon-reload; systemctl restart kubelet.service; until test -e /run/kubelet.starts; do sleep 0.1; done")
 }
 
 func (n testNode) noKubelet() {
