@@ -32,6 +32,9 @@ type command struct {
 // commands are all commands, each group from its own file.
 var commands = concat(
 	listCommands,
+	[]*command{createCommand, infoCommand, removeCommand, resizeCommand, statusCommand},
+	snapCommands,
+	featureCommands,
 	lockCommands,
 	deviceCommands,
 )

@@ -1,37 +1,71 @@
 package cli
 
 import (
+	"syscall"
+
+	"github.com/ceph/go-ceph/rados"
 	"github.com/ceph/go-ceph/rbd"
 
 	"github.com/opt-rbd/opt-rbd/internal/errno"
 	"github.com/opt-rbd/opt-rbd/internal/spec"
 )
 
+// imageTwice is the usual error, with the space at its end.
+const imageTwice = "trying to access image using both name and id. "
+
+// specOrID is spec for commands that can name the image by --image-id instead;
+// s.Image is then empty. both is the error where it is named twice.
+func (c *call) specOrID(form spec.Form, both string) (s spec.Spec, id string, err error) {
+	id = c.String("image-id")
+	if id != "" && (c.IsSet("image") || c.Args().Get(c.next) != "") {
+		return s, "", errno.Errorf(syscall.EINVAL, "%s", both)
+	}
+	form.Optional = form.Optional || id != ""
+	s, err = c.spec(form)
+	return s, id, err
+}
+
 // open opens the image that s names, at its snapshot where it names one. An
 // image that is not opened read-only has to be closed: others see its watch
 // until that times out.
 func (c *call) open(s spec.Spec, readOnly bool) (*rbd.Image, error) {
-	io, err := c.cluster.Pool(s.Pool, s.Namespace)
+	_, image, err := c.openImage(s, "", readOnly)
+	return image, err
+}
+
+// openImage is open for an image that may be named by its id, and gives its
+// pool, too.
+func (c *call) openImage(s spec.Spec, id string, readOnly bool) (*rados.IOContext, *rbd.Image, error) {
+	pool, err := c.cluster.Pool(s.Pool, s.Namespace)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
+	name, what := s.Image, s.Image
 	open := rbd.OpenImage
-	if readOnly {
+	switch {
+	case id != "" && readOnly:
+		open = rbd.OpenImageByIdReadOnly
+	case id != "":
+		open = rbd.OpenImageById
+	case readOnly:
 		open = rbd.OpenImageReadOnly
 	}
-	image, err := open(io, s.Image, rbd.NoSnapshot)
+	if id != "" {
+		name, what = id, "with id "+id
+	}
+	image, err := open(pool, name, rbd.NoSnapshot)
 	if err != nil {
-		return nil, errno.Wrap(err, "error opening image "+s.Image)
+		return nil, nil, errno.Wrap(err, "error opening image "+what)
 	}
 	if s.Snap == "" {
-		return image, nil
+		return pool, image, nil
 	}
 	if err := image.SetSnapshot(s.Snap); err != nil {
 		image.Close()
-		return nil, &errno.Error{
+		return nil, nil, &errno.Error{
 			Code: errno.Code(err), Bare: true, Err: err,
 			Line: "error setting snapshot context: " + errno.Text(errno.Code(err)),
 		}
 	}
-	return image, nil
+	return pool, image, nil
 }

@@ -1,8 +1,6 @@
 package cli
 
 import (
-	"strconv"
-
 	"github.com/opt-rbd/opt-rbd/internal/args"
 )
 
@@ -40,12 +38,4 @@ func oneOf(words ...string) func(string) error {
 		}
 		return args.ErrArgument
 	}
-}
-
-// unsigned is a check for a plain number.
-func unsigned(value string) error {
-	if _, err := strconv.ParseUint(value, 10, 64); err != nil {
-		return args.ErrValue
-	}
-	return nil
 }

@@ -1,6 +1,6 @@
 // Package output prints what the commands have to say in the forms that
 // scripts around Ceph already read: JSON and XML as Ceph's Formatter writes
-// them, aligned tables, sizes, times and the progress line.
+// them, aligned tables, sizes and the progress line.
 //
 // It knows nothing of clusters, images or the command line, links no C and
 // depends on the standard library alone, so that the static launcher can

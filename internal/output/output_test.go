@@ -4,7 +4,6 @@ import (
 	"errors"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -198,13 +197,6 @@ func TestSize(t *testing.T) {
 		if got := Size(bytes); got != want {
 			t.Errorf("Size(%d) = %q, want %q", bytes, got, want)
 		}
-	}
-}
-
-func TestTime(t *testing.T) {
-	got := Time(time.Date(2026, 11, 4, 1, 9, 0, 0, time.UTC))
-	if want := "Wed Nov  4 01:09:00 2026"; got != want {
-		t.Errorf("Time = %q, want %q", got, want)
 	}
 }
 

@@ -3,7 +3,6 @@ package output
 import (
 	"fmt"
 	"strconv"
-	"time"
 )
 
 // Size prints a number of bytes with a binary unit: whole multiples without
@@ -29,6 +28,3 @@ func Size(bytes uint64) string {
 	}
 	return s
 }
-
-// Time prints a moment as ctime(3) does, in the zone that t carries.
-func Time(t time.Time) string { return t.Format(time.ANSIC) }

@@ -18,6 +18,7 @@ func (f *xmlFormatter) OpenObject(name string) { f.section(name) }
 func (f *xmlFormatter) OpenArray(name string)  { f.section(name) }
 
 func (f *xmlFormatter) section(name string) {
+	name = elementName(name)
 	f.line("<" + name + ">")
 	f.open = append(f.open, name)
 }
@@ -47,7 +48,11 @@ func (f *xmlFormatter) Flush(w io.Writer) error {
 	return err
 }
 
+// elementName is a name that may have spaces, as keys of JSON do, as an element.
+func elementName(name string) string { return strings.ReplaceAll(name, " ", "_") }
+
 func (f *xmlFormatter) element(name, text string) {
+	name = elementName(name)
 	f.line("<" + name + ">" + text + "</" + name + ">")
 }
 
