@@ -15,7 +15,6 @@ import (
 
 	"github.com/opt-rbd/opt-rbd/test/lab/agent"
 	"github.com/opt-rbd/opt-rbd/test/lab/cluster"
-	"github.com/opt-rbd/opt-rbd/test/lab/image"
 )
 
 // victim makes the test's program start a node, say QEMU's process ID and wait
@@ -255,21 +254,4 @@ func TestKernelMaps(t *testing.T) {
 				echo 0 >/sys/bus/rbd/remove_single_major`)
 		})
 	}
-}
-
-func TestKubelet(t *testing.T) {
-	n := Start(t, Options{Kubelet: true})
-	t.Logf("first command at %s", n.Uptime())
-	n.PutPod("plain", WriterPod("plain", nil))
-	running := func() bool { return strings.Contains(n.PodLog("plain"), "first line written") }
-	n.WaitFor(3*time.Minute, "the pod writes", running)
-	t.Logf("the pod writes at %s", n.Uptime())
-	if v := n.Must("/usr/lib/kubernetes/kubelet", "--version"); v != "Kubernetes "+image.KubeletVersion {
-		t.Errorf("kubelet says %q", v)
-	}
-	n.RemovePod("plain")
-	n.WaitFor(time.Minute, "the pod's folder is gone", func() bool {
-		return n.Run("sh", "-c", "! ls /var/lib/kubelet/pods/* 2>/dev/null").Code == 0
-	})
-	t.Logf("the pod is gone at %s", n.Uptime())
 }
