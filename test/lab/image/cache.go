@@ -70,7 +70,8 @@ func cached(ctx context.Context, kind string, k key, build func(dir string) erro
 	}
 	entry := filepath.Join(base, kind+"-"+hex.EncodeToString(k.Sum(nil))[:16])
 	if exists(entry) {
-		return entry, nil
+		now := time.Now()
+		return entry, os.Chtimes(entry, now, now) // see prune
 	}
 	if err := os.MkdirAll(base, 0o755); err != nil {
 		return "", err
@@ -95,7 +96,26 @@ func cached(ctx context.Context, kind string, k key, build func(dir string) erro
 	if err := build(temp); err != nil {
 		return "", err
 	}
-	return entry, os.Rename(temp, entry)
+	if err := os.Rename(temp, entry); err != nil {
+		return "", err
+	}
+	return entry, prune(base, kind)
+}
+
+// unused is the age at which an entry that nobody has asked for goes.
+const unused = 7 * 24 * time.Hour
+
+// prune removes a kind's old entries: each change of the lab's sources makes a
+// new one of some 300 MB. A running node keeps what it has open.
+func prune(base, kind string) error {
+	entries, err := filepath.Glob(filepath.Join(base, kind+"-*"))
+	for _, entry := range entries {
+		info, statErr := os.Stat(entry)
+		if statErr == nil && time.Since(info.ModTime()) > unused {
+			err = errors.Join(err, os.RemoveAll(entry))
+		}
+	}
+	return err
 }
 
 func exists(path string) bool {
