@@ -1,6 +1,7 @@
 package payload
 
 import (
+	"bytes"
 	"debug/elf"
 	"errors"
 	"fmt"
@@ -26,13 +27,16 @@ type Options struct {
 // emptyFolders are where the launcher puts the host's own (internal/launch has the list with the reasons).
 var emptyFolders = []string{"/usr/lib/modules", "/usr/lib/modprobe.d", "/usr/share/zoneinfo"}
 
-// plugins are libraries that programs of Ceph and the C library load by name while they run, next to the folder of
-// libc. Those that the root does not have are not needed by its release.
-var plugins = []string{
-	"ceph/compressor/libceph_*.so",    // messages compressed on the wire
-	"ceph/librbd/libceph_librbd_*.so", // caches
-	"libnss_files.so.2",               // /etc/hosts and DNS, in a C library before 2.34
-	"libnss_dns.so.2",
+// plugins are libraries that programs of Ceph and the C library load by name while they run. Those that the root does
+// not have are not needed by its release.
+var plugins = []struct {
+	pattern string // next to the folder of libc
+	option  string // Ceph's setting that makes use of them: a release that does not know it needs none
+}{
+	{"ceph/compressor/libceph_*.so", "ms_osd_compress_mode"}, // messages compressed on the wire, since Ceph 17
+	{"ceph/librbd/libceph_librbd_*.so", "rbd_plugins"},       // caches
+	{"libnss_files.so.2", ""},                                // /etc/hosts and DNS, in a C library before 2.34
+	{"libnss_dns.so.2", ""},
 }
 
 // Build makes a payload. The same input gives the same bytes.
@@ -50,8 +54,13 @@ func Build(o Options) (*Manifest, error) {
 			return nil, err
 		}
 	}
-	for _, pattern := range plugins {
-		for _, found := range r.glob(path.Join(c.libc, pattern)) {
+	for _, plugin := range plugins {
+		if used, err := c.knows(plugin.option); err != nil {
+			return nil, err
+		} else if !used {
+			continue
+		}
+		for _, found := range r.glob(path.Join(c.libc, plugin.pattern)) {
 			if err := c.addFound(found, found); err != nil {
 				return nil, err
 			}
@@ -108,6 +117,23 @@ func Build(o Options) (*Manifest, error) {
 		return nil, err
 	}
 	return m, replace(dir, o.Dir)
+}
+
+// knows says whether Ceph's common library, or a program that has it inside, names a setting.
+func (c *closure) knows(option string) (bool, error) {
+	if option == "" {
+		return true, nil
+	}
+	for at, from := range c.files {
+		if !strings.HasPrefix(path.Base(at), "libceph-common.so") && path.Dir(at) != "/usr/bin" {
+			continue
+		}
+		content, err := os.ReadFile(from)
+		if err != nil || bytes.Contains(content, []byte(option)) {
+			return err == nil, err
+		}
+	}
+	return false, nil
 }
 
 // libraryPath has the folders of the libraries, one a line, for those who start the loader by hand.

@@ -275,3 +275,21 @@ func TestStripped(t *testing.T) {
 		t.Error(fmt.Sprint("sections: ", f.Sections))
 	}
 }
+
+// TestPlugins: compressors are 1 MB that only a release which compresses messages has a use for.
+func TestPlugins(t *testing.T) {
+	for option, want := range map[string]bool{"ms_osd_compress_mode": true, "another": false} {
+		dir := t.TempDir()
+		cmd := exec.Command("gcc", "-o", dir+"/prog", "-x", "c", "-")
+		cmd.Stdin = strings.NewReader(`#include <stdio.h>
+			int main(void) { puts("` + option + `"); return 0; }`)
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("gcc: %v: %s", err, out)
+		}
+		m := build(t, Options{Root: "/", Programs: []string{dir + "/prog"}, Dir: dir + "/payload"})
+		compressor := func(f File) bool { return strings.HasSuffix(f.Path, "/ceph/compressor/libceph_zstd.so") }
+		if got := slices.ContainsFunc(m.Files, compressor); got != want {
+			t.Errorf("%s: compressors: %v, want %v", option, got, want)
+		}
+	}
+}
