@@ -3,16 +3,31 @@
 // /opt, /var, /root and /home can be written, and without any rbd command.
 //
 //	c := cluster.Start(t, cluster.Options{})
-//	n := node.Start(t, node.Options{NetNS: c.NetNS()})
-//	n.Must("modprobe", "rbd")
-//	n.PutFile("/opt/bin/rbd", "bin/rbd")
-//	r := n.Run("/opt/bin/rbd", "map", "disk")
+//	n := node.Start(t, node.Options{NetNS: c.NetNS()})  // ended by t.Cleanup; the console is logged if t failed
+//	n.Must("modprobe", "rbd")                           // has to succeed; standard output
+//	r := n.Run("/opt/bin/rbd", "map", "disk")           // Result{Stdout, Stderr, Code}
+//	n.Shell(`echo "$1" >/etc/motd`, "hello")            // has to succeed; sh -eu, arguments as $1, $2 ...
+//	n.VM.Run(ctx, argv...), n.VM.Exec(ctx, command)     // with a context, with streams
+//	n.PutFile("/opt/bin/rbd", "bin/rbd"), n.PutDir("/opt/rbd", dir), n.Put("/etc/x", data, 0o600)
+//	n.Get("/etc/x"), n.GetDir("/etc", dir)
+//	n.Reboot(), n.PowerCycle()                          // the state of the writable folders is kept
+//	n.For(t)                                            // the same node in a subtest
+//
+// With Options.Kubelet, containerd and kubelet run as services of the node,
+// with pods from files:
+//
+//	n.PutPod("disk", node.WriterPod("disk", &node.RBD{...})), n.RemovePod("disk")
+//	n.PodLog("disk"), n.Journal("kubelet"), n.WaitFor(time.Minute, "what", func() bool { ... })
+//
+// Boot is Start for programs, and StartDetached is for a node that outlives
+// the program, beside a named cluster: go run ./test/lab up.
 //
 // QEMU emulates the processor (TCG), so that it works on machines without
 // nested virtualisation; a command costs several times what it does on the
 // host. The guest reaches what is reached in the network namespace that
 // Options names; nothing reaches the guest but the agent on its serial port.
-// Its state lasts as long as the Node, over Reboot and Kill, and no longer.
+// Its state lasts as long as the Node and no longer. It needs root and the
+// packages that Start names when they are missing.
 package node
 
 import (
