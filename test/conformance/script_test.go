@@ -148,6 +148,7 @@ var normalising = []struct {
 	{regexp.MustCompile(`("id": ?"|\bid: |<id>|rbd_data\.|_id": ?")[0-9a-f]{6,}`), "${1}ID"},
 	{regexp.MustCompile(`(\bjournal"?: ?"?|<journal>|_image_id>|\()[0-9a-f]{11,}`), "${1}ID"},
 	{regexp.MustCompile(`[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}`), "UUID"},
+	{regexp.MustCompile(`[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}`), "UUID"},
 	{regexp.MustCompile(`client\.\d+`), "client.N"},
 	{regexp.MustCompile(`("client": ?)\d+`), "${1}N"},
 	{regexp.MustCompile(`<client>\d+`), `<client>N`},
