@@ -187,7 +187,7 @@ func (h Host) authenticate(req Request) (auth string, forget func(), err error) 
 	case err != nil:
 		return "", nil, &Error{Text: textAddSecret(name), Errno: errnoOf(err)}
 	}
-	forget = func() { unix.KeyctlInt(unix.KEYCTL_UNLINK, id, unix.KEY_SPEC_PROCESS_KEYRING, 0, 0) }
+	forget = func() { _, _ = unix.KeyctlInt(unix.KEYCTL_UNLINK, id, unix.KEY_SPEC_PROCESS_KEYRING, 0, 0) }
 	return ",key=" + name, forget, nil
 }
 

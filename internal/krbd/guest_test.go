@@ -67,7 +67,7 @@ func mapOnly(image string) int {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	fmt.Println(d.Path)
+	fmt.Fprintln(os.Stdout, d.Path)
 	return 0
 }
 

@@ -106,7 +106,8 @@ func TestLine(t *testing.T) {
 		t.Errorf("got %s\nwant %s", got, want)
 	}
 	req.Monitors = req.Monitors[1:]
-	if _, err := req.line(""); !errors.Is(err, syscall.ENOENT) || err.(*Error).Text != textNoMonitor {
+	var e *Error
+	if _, err := req.line(""); !errors.As(err, &e) || e.Errno != syscall.ENOENT || e.Text != textNoMonitor {
 		t.Error(err)
 	}
 	for range 300 {

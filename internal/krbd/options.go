@@ -88,7 +88,7 @@ func (o *MapOptions) SetDefaults(d MapOptions) {
 func (o options) String() string {
 	var list []string
 	for _, key := range slices.Sorted(maps.Keys(o)) {
-		if key != "udev" && !(key == "rw" && o[key] == "rw") {
+		if key != "udev" && o[key] != "rw" {
 			list = append(list, o[key])
 		}
 	}

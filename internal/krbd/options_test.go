@@ -101,7 +101,8 @@ func TestUnmapOptions(t *testing.T) {
 	if err := o.Parse("noudev,force=1,udev"); err != nil || o.String() != "force" || o.noudev() {
 		t.Error(o, err)
 	}
-	if err := o.Parse("rw"); err == nil || err.(*Error).Text != "unknown unmap option 'rw'" {
+	var e *Error
+	if err := o.Parse("rw"); !errors.As(err, &e) || e.Text != "unknown unmap option 'rw'" {
 		t.Error(err)
 	}
 }

@@ -110,7 +110,7 @@ func (h Host) write(name, line string) error {
 	if err != nil {
 		return err
 	}
-	defer unix.Close(fd)
+	defer func() { _ = unix.Close(fd) }()
 	n, err := unix.Write(fd, []byte(line))
 	if err == nil && n != len(line) {
 		err = unix.E2BIG

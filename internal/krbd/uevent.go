@@ -107,8 +107,9 @@ func openMonitor(buffer int) (*monitor, error) {
 		err = unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: groupUdev})
 	}
 	conn, e := f.SyscallConn()
-	if err = errors.Join(err, e); err != nil {
-		f.Close()
+	// A socket without deadlines could not be given up.
+	if err = errors.Join(err, e, f.SetReadDeadline(time.Time{})); err != nil {
+		_ = f.Close()
 		return nil, err
 	}
 	return &monitor{file: f, conn: conn, buf: make([]byte, 64<<10)}, nil
@@ -116,14 +117,14 @@ func openMonitor(buffer int) (*monitor, error) {
 
 func (m *monitor) Close() {
 	if m != nil {
-		m.file.Close()
+		_ = m.file.Close()
 	}
 }
 
 // wake ends a read that is going on or the next one.
 func (m *monitor) wake() {
 	if m != nil {
-		m.file.SetReadDeadline(time.Unix(1, 0))
+		_ = m.file.SetReadDeadline(time.Unix(1, 0))
 	}
 }
 
@@ -201,7 +202,7 @@ func (h Host) awaitUdev(ctx context.Context, mon *monitor, action string, d Devi
 			time.Sleep(min(50*time.Millisecond, end.Sub(now)))
 			continue
 		}
-		mon.file.SetReadDeadline(now.Add(min(250*time.Millisecond, end.Sub(now))))
+		_ = mon.file.SetReadDeadline(now.Add(min(250*time.Millisecond, end.Sub(now))))
 		switch err := mon.read(); {
 		case errors.Is(err, os.ErrDeadlineExceeded):
 			if h.udevDone(action, d, since) {
