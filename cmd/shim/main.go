@@ -37,18 +37,18 @@ func main() {
 	}
 	out := bufio.NewWriter(stdout)
 	err := device.Run(context.Background(), local(), device.IO{Stdout: out, Stderr: stderr, Host: krbd.Host{Stderr: stderr}})
-	out.Flush()
+	_ = out.Flush() // a closed pipe is no failure, see descriptor
 	if err == nil {
 		return
 	}
 	var failure *errno.Error
 	if !errors.As(err, &failure) || !failure.Bare {
-		stderr.WriteString("rbd: ")
+		stderr.print("rbd: ")
 	}
-	stderr.WriteString(err.Error() + "\n")
+	stderr.print(err.Error() + "\n")
 	var kernel *krbd.Error
 	if errors.As(err, &kernel) && kernel.Hint != "" {
-		stderr.WriteString("hint: " + kernel.Hint + "\n")
+		stderr.print("hint: " + kernel.Hint + "\n")
 	}
 	os.Exit(int(errno.Code(err)))
 }
@@ -94,4 +94,5 @@ func (d descriptor) Write(b []byte) (n int, err error) {
 	return n, nil
 }
 
-func (d descriptor) WriteString(s string) (int, error) { return d.Write([]byte(s)) }
+// print is for last words: there is nobody left to tell that they were not heard.
+func (d descriptor) print(s string) { _, _ = d.Write([]byte(s)) }

@@ -12,7 +12,7 @@ import (
 // is a shell script, and a payload has no shell.
 func name(sys string, args []string) int {
 	if len(args) != 1 {
-		stderr.WriteString("usage: ceph-rbdnamer rbdN[pM]\n")
+		stderr.print("usage: ceph-rbdnamer rbdN[pM]\n")
 		return 1
 	}
 	id, _, _ := strings.Cut(strings.TrimPrefix(args[0], "rbd"), "p")
@@ -28,7 +28,7 @@ func name(sys string, args []string) int {
 	image, errImage := read("name")
 	snap, errSnap := read("current_snap")
 	if err := errors.Join(err, errNamespace, errImage, errSnap); err != nil {
-		stderr.WriteString("ceph-rbdnamer: " + args[0] + " is not a mapped image: " + strings.ReplaceAll(err.Error(), "\n", ", ") + "\n")
+		stderr.print("ceph-rbdnamer: " + args[0] + " is not a mapped image: " + strings.ReplaceAll(err.Error(), "\n", ", ") + "\n")
 		return 1
 	}
 	if namespace != "" {
@@ -37,6 +37,6 @@ func name(sys string, args []string) int {
 	if snap != "-" {
 		image += "@" + snap
 	}
-	stdout.WriteString(pool + "/" + image)
+	stdout.print(pool + "/" + image)
 	return 0
 }

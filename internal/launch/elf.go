@@ -15,7 +15,7 @@ func readInterpreter(path string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	defer syscall.Close(fd)
+	defer func() { _ = syscall.Close(fd) }()
 	// elf(5): the header has the place, the size and the number of the program headers.
 	head := make([]byte, 4096)
 	n, err := syscall.Pread(fd, head, 0)

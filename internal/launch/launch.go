@@ -57,10 +57,11 @@ func Main() {
 		err = Exec(payload, os.Args, os.Environ())
 	}
 	code := exitCannot
-	if failure, ok := err.(*Error); ok {
+	var failure *Error
+	if errors.As(err, &failure) {
 		code = failure.Code
 	}
-	os.Stderr.WriteString("rbd: " + err.Error() + "\n")
+	_, _ = os.Stderr.WriteString("rbd: " + err.Error() + "\n")
 	os.Exit(code)
 }
 

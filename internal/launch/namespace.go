@@ -82,9 +82,9 @@ func mountError(text string, err error) error {
 	switch {
 	case errors.Is(err, fs.ErrPermission):
 		return errPrivilege
-	case err == syscall.ENOSPC:
+	case errors.Is(err, syscall.ENOSPC):
 		text += "; raise the sysctl user.max_mnt_namespaces or fs.mount-max"
-	case err == syscall.EINVAL:
+	case errors.Is(err, syscall.EINVAL):
 		text += "; in a chroot / has to be a mount point"
 	}
 	return &Error{exitCannot, text, err}

@@ -20,7 +20,8 @@ func restoreIgnored() {
 	act := [4]uint64{sigIgn}
 	for sig := range 64 {
 		if inherited&(1<<sig) != 0 {
-			syscall.RawSyscall6(syscall.SYS_RT_SIGACTION, uintptr(sig+1), uintptr(unsafe.Pointer(&act)), 0, 8, 0, 0)
+			// It fails only for signals that cannot be ignored, and they were.
+			_, _, _ = syscall.RawSyscall6(syscall.SYS_RT_SIGACTION, uintptr(sig+1), uintptr(unsafe.Pointer(&act)), 0, 8, 0, 0)
 		}
 	}
 }
