@@ -119,7 +119,7 @@ func (s *Story) boot(ctx context.Context) (err error) {
 			return err
 		}
 	}
-	conf := "[global]\nmon_host = " + s.cluster.MonV2() + "," + s.cluster.MonV1() + "\nkeyring = /etc/ceph/ceph.client.admin.keyring\n"
+	conf := "[global]\nmon_host = " + s.cluster.MonV2() + "," + s.cluster.MonV1() + "\n"
 	if err := s.node.Put(ctx, "/etc/ceph/ceph.conf", []byte(conf), 0o644); err != nil {
 		return err
 	}
