@@ -85,6 +85,7 @@ func TestReadMistakes(t *testing.T) {
 		{[]string{"ls", "-p"}, "the required argument for option '--pool' is missing"},
 		{[]string{"ls", "-p", "-l"}, "the required argument for option '--pool' is missing"},
 		{[]string{"ls", "--pool="}, "the argument for option '--pool' should follow immediately after the equal sign"},
+		{[]string{"ls", "--pool", "--long="}, "the argument for option '--pool' should follow immediately after the equal sign"},
 		{[]string{"ls", "--long=3"}, "option '--long' does not take any arguments"},
 		{[]string{"ls", "-p", "a", "-p", "b"}, "option '--pool' cannot be specified more than once"},
 		{[]string{"ls", "-l", "-l"}, "option '--long' cannot be specified more than once"},

@@ -140,6 +140,10 @@ func (p *parser) parse(argv []string) error {
 				if len(argv) == 0 || len(argv[0]) == 2 && argv[0] != "--" && p.find(argv[0]) != nil {
 					return syntax("the required argument for option '--%s' is missing", o.Name)
 				}
+				// A value that looks like an option is one, but has to be whole.
+				if _, err := p.split(argv[0]); err != nil {
+					return missingAfterEqual(o.Name)
+				}
 				t.value, argv = argv[0], argv[1:]
 			}
 			p.sets = append(p.sets, Set{o, t.value})
@@ -154,7 +158,7 @@ func (p *parser) split(arg string) ([]token, error) {
 	if strings.HasPrefix(arg, "--") && len(arg) >= 3 {
 		name, value, adjacent := strings.Cut(arg[2:], "=")
 		if adjacent && value == "" {
-			return nil, syntax("the argument for option '--%s' should follow immediately after the equal sign", name)
+			return nil, missingAfterEqual(name)
 		}
 		return []token{{"--" + name, value, adjacent, arg}}, nil
 	}
@@ -171,6 +175,10 @@ func (p *parser) split(arg string) ([]token, error) {
 		t.value, t.hasValue = "", false
 		tokens = append(tokens, t)
 	}
+}
+
+func missingAfterEqual(option string) error {
+	return syntax("the argument for option '--%s' should follow immediately after the equal sign", option)
 }
 
 func (p *parser) find(key string) *Option {

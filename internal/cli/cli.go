@@ -61,10 +61,31 @@ type call struct {
 func Main(argv []string) int {
 	// Writing to a pipe that nobody reads is no reason to die half-way.
 	signal.Ignore(syscall.SIGPIPE)
-	stdout := bufio.NewWriter(os.Stdout)
+	out := &patient{w: os.Stdout}
+	stdout := bufio.NewWriter(out)
 	code := run(argv, stdout, os.Stderr)
 	stdout.Flush()
+	if out.err != nil && code == 0 {
+		fmt.Fprintf(os.Stderr, "rbd: %v\n", out.err)
+		return int(errno.Code(out.err))
+	}
 	return code
+}
+
+// patient takes everything, so that no command ends half-way because its
+// output cannot be written. What went wrong first is kept, unless a reader has
+// just had enough.
+type patient struct {
+	w   io.Writer
+	err error
+}
+
+func (p *patient) Write(data []byte) (int, error) {
+	_, err := p.w.Write(data)
+	if p.err == nil && !errors.Is(err, syscall.EPIPE) {
+		p.err = err
+	}
+	return len(data), nil
 }
 
 func run(argv []string, stdout *bufio.Writer, stderr io.Writer) int {

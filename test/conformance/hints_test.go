@@ -77,3 +77,13 @@ func TestClosedPipe(t *testing.T) {
 		}
 	}
 }
+
+// Output that cannot be written is a failure, other than with the genuine tool,
+// which does not notice.
+func TestFullDisk(t *testing.T) {
+	cmd := ours.cluster.Command(t.Context(), "sh", "-c", `"$0" help > /dev/full`, ours.program)
+	out, err := cmd.CombinedOutput()
+	if err == nil || !strings.Contains(string(out), "no space left on device") {
+		t.Errorf("%v: %s", err, out)
+	}
+}
