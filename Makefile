@@ -7,6 +7,8 @@ SHELL := /bin/sh
 
 # pacific: the oldest Ceph release whose librbd the one binary must run with.
 TAGS := pacific
+# urfave/cli's writer of man pages stays out: 350 kB that no command uses.
+LEAN := urfave_cli_no_docs
 GOLANGCI_LINT := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.1.4
 
@@ -22,15 +24,17 @@ deps: ## install the Debian packages that are missing, and say which
 build: deps bin/rbd bin/shim bin/installer ## bin/rbd, bin/shim, bin/installer
 
 bin/rbd: $(SOURCES) | deps
-	CGO_ENABLED=1 $(GO_BUILD) -tags $(TAGS) -o $@ ./cmd/rbd
+	CGO_ENABLED=1 $(GO_BUILD) -tags $(TAGS),$(LEAN) -o $@ ./cmd/rbd
 
 bin/shim: $(SOURCES) | deps
 	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -E opt_rbd_entry' -o $@ ./cmd/shim
 
 bin/installer: $(SOURCES) | deps
-	CGO_ENABLED=0 $(GO_BUILD) -o $@ ./cmd/installer
+	CGO_ENABLED=0 $(GO_BUILD) -tags $(LEAN) -o $@ ./cmd/installer
 
-payload: build ## bin/payload: what a node gets: rbd and every library it loads
+payload: build bin/payload/payload.json ## bin/payload: what a node gets: rbd and every library it loads
+
+bin/payload/payload.json: bin/rbd
 	go run ./cmd/payload --program bin/rbd --out bin/payload
 
 test: build payload ## every test, on a real cluster, a real node, a real kubelet
