@@ -12,13 +12,14 @@ import (
 	"github.com/opt-rbd/opt-rbd/internal/ceph"
 	"github.com/opt-rbd/opt-rbd/internal/errno"
 	"github.com/opt-rbd/opt-rbd/internal/krbd"
+	"github.com/opt-rbd/opt-rbd/internal/spec"
 )
 
 // hints says what to do about an error, in no, one or more lines. They are
 // printed after the lines of the genuine tool, and only on failures.
 func hints(c *call, err error) []string {
 	var lines []string
-	for _, hint := range []func(*call, error) []string{connectHints, deviceHints} {
+	for _, hint := range []func(*call, error) []string{connectHints, deviceHints, imageHints} {
 		lines = append(lines, hint(c, err)...)
 	}
 	return lines
@@ -97,4 +98,41 @@ func deviceHints(_ *call, err error) []string {
 		return []string{"this kernel has no rbd: load the module on the host (modprobe rbd), or install the package of kernel modules that has it"}
 	}
 	return nil
+}
+
+// imageHints explains what keeps an image from being removed, and what a
+// client that may not do something lacks.
+func imageHints(c *call, err error) []string {
+	switch code := errno.Code(err); {
+	case code == syscall.EBUSY && c.line.Command == &removeCommand.Command:
+		return watcherHints(c)
+	case code == syscall.EPERM && !errors.Is(err, ceph.ErrConnect):
+		name := c.cluster.Name()
+		return []string{fmt.Sprintf("%s lacks the capability: see \"ceph auth get %s\"; for images it is mon 'profile rbd' osd 'profile rbd pool=NAME'", name, name)}
+	}
+	return nil
+}
+
+// watcherHints names the clients that have an image open.
+func watcherHints(c *call) []string {
+	c.next = 0
+	s, err := c.spec(spec.Form{})
+	if err != nil {
+		return nil
+	}
+	image, err := c.open(s, true)
+	if err != nil {
+		return nil
+	}
+	defer image.Close()
+	watchers, err := image.ListWatchers()
+	if err != nil {
+		return nil
+	}
+	var lines []string
+	for _, w := range watchers {
+		lines = append(lines, fmt.Sprintf("client.%d at %s has it open: unmap or close it there; "+
+			"if that host is gone for good, \"ceph osd blocklist add %s\" frees it", w.Id, w.Addr, w.Addr))
+	}
+	return lines
 }

@@ -15,7 +15,7 @@ func TestHints(t *testing.T) {
 		t.Fatal(err)
 	}
 	for line, want := range map[string]string{
-		"ls --id none --key $NONE_KEY -p rbd -l":                             "",
+		"ls --id none --key $NONE_KEY -p rbd -l":                             "hint: client.none lacks the capability",
 		"ls --id kube --key $KEY":                                            "hint: the monitors refused client.kube: compare its key here with \"ceph auth get client.kube\"",
 		"ls --id kube --key abc":                                             "hint: " + ceph.ErrKey.Line,
 		"ls -c /dev/null --id kube --key $KUBE_KEY":                          "hint: no monitor is known",
