@@ -70,9 +70,9 @@ func prepare(dir string) error {
 	if os.Geteuid() != 0 {
 		return errors.New("the tests of the launcher need root: it makes mount namespaces")
 	}
-	for _, program := range []string{genuineRBD, "/sbin/modprobe", "/usr/bin/setpriv", "/usr/bin/gcc"} {
+	for _, program := range []string{genuineRBD, "/sbin/modprobe", "/usr/bin/setpriv", "/usr/bin/gcc", "/usr/lib/ssl/openssl.cnf"} {
 		if _, err := os.Stat(program); err != nil {
-			return fmt.Errorf("%w: apt-get install --no-install-recommends -y ceph-common kmod util-linux gcc libc6-dev", err)
+			return fmt.Errorf("%w: apt-get install --no-install-recommends -y ceph-common kmod util-linux gcc libc6-dev openssl", err)
 		}
 	}
 	if err := os.Chmod(dir, 0o755); err != nil {
