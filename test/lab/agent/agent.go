@@ -32,7 +32,7 @@ const helloMagic = "opt-rbd agent hello\n"
 const filler = 0x81
 
 const (
-	nonceLen = 16
+	nonceLen = 26 // of rand.Text
 	// chunkLen bounds a message, so that a large file does not keep the
 	// others waiting. The kernel's driver takes at most 32 KiB at a time.
 	chunkLen = 32 << 10

@@ -65,11 +65,11 @@ func Dial(ctx context.Context, conn net.Conn) (*Client, error) {
 }
 
 func (c *Client) greet(ctx context.Context, r *bufio.Reader) error {
-	nonce := make([]byte, nonceLen)
-	rand.Read(nonce)
+	nonce := []byte(rand.Text())
+	greeting := slices.Concat(bytes.Repeat([]byte{filler}, maxMessage), hello(nonce))
 	// A guest that still boots reads it later, and the port holds less than all
-	// of it. If writing fails, reading does too.
-	go c.conn.Write(slices.Concat(bytes.Repeat([]byte{filler}, maxMessage), hello(nonce)))
+	// of it. Where writing fails, reading does too.
+	go func() { _, _ = c.conn.Write(greeting) }()
 	// Only closing the connection ends a read for certain.
 	defer context.AfterFunc(ctx, func() { c.conn.Close() })()
 	for {
@@ -118,14 +118,14 @@ func (c *Client) Run(ctx context.Context, cmd Command) (int, error) {
 		return -1, err
 	}
 	if cmd.Stdin == nil {
-		c.send(message{ID: id, EOF: true})
+		c.trySend(message{ID: id, EOF: true})
 	} else {
 		go c.feed(id, cmd.Stdin, r.done)
 	}
 	select {
 	case <-r.done:
 	case <-ctx.Done():
-		c.send(message{ID: id, Kill: true})
+		c.trySend(message{ID: id, Kill: true})
 		select {
 		case <-r.done:
 		case <-time.After(2 * time.Second): // the guest may be stuck
@@ -147,6 +147,11 @@ func (c *Client) send(m message) error {
 	return c.enc.Encode(m)
 }
 
+// trySend is for what nobody waits for: where it fails, receiving does too.
+func (c *Client) trySend(m message) {
+	_ = c.send(m)
+}
+
 // feed copies standard input until it or the command ends.
 func (c *Client) feed(id uint64, stdin io.Reader, done <-chan struct{}) {
 	buf := make([]byte, chunkLen)
@@ -161,7 +166,7 @@ func (c *Client) feed(id uint64, stdin io.Reader, done <-chan struct{}) {
 			return
 		}
 		if err != nil {
-			c.send(message{ID: id, EOF: true})
+			c.trySend(message{ID: id, EOF: true})
 			return
 		}
 	}

@@ -35,7 +35,9 @@ func Serve(port *os.File) error {
 		if err != nil {
 			return err
 		}
-		port.SetWriteDeadline(time.Time{})
+		if err := port.SetWriteDeadline(time.Time{}); err != nil {
+			return err
+		}
 		s := &session{running: make(map[uint64]*process), out: port}
 		if err := s.echo(nonce); err != nil {
 			continue
@@ -43,7 +45,9 @@ func Serve(port *os.File) error {
 		s.serve(gob.NewDecoder(r))
 		// A write that the full port still holds must not come out in the
 		// middle of the next session.
-		port.SetWriteDeadline(time.Now())
+		if err := port.SetWriteDeadline(time.Now()); err != nil {
+			return err
+		}
 		s.end()
 	}
 }
@@ -115,7 +119,7 @@ type process struct {
 
 func (p *process) kill() {
 	// Setpgid made the child the leader of a group of its own.
-	syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL)
+	_ = syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL) // it may have ended
 	p.stdin.close()
 }
 
@@ -135,7 +139,7 @@ func (s *session) start(id uint64, st start) {
 		err = cmd.Start()
 	}
 	if err != nil {
-		s.send(message{ID: id, Exit: &status{Err: err.Error()}})
+		s.exit(id, status{Err: err.Error()})
 		return
 	}
 	p := &process{cmd: cmd, stdin: newQueue(stdin)}
@@ -148,7 +152,7 @@ func (s *session) start(id uint64, st start) {
 		s.mu.Lock()
 		delete(s.running, id)
 		s.mu.Unlock()
-		st := &status{}
+		var st status
 		if ws, ok := cmd.ProcessState.Sys().(syscall.WaitStatus); ok && ws.Signaled() {
 			st.Code = 128 + int(ws.Signal())
 		} else if ok {
@@ -156,8 +160,13 @@ func (s *session) start(id uint64, st start) {
 		} else {
 			st.Err = err.Error()
 		}
-		s.send(message{ID: id, Exit: st})
+		s.exit(id, st)
 	})
+}
+
+// exit says how a command ended. A host that has gone asks no more.
+func (s *session) exit(id uint64, st status) {
+	_ = s.send(message{ID: id, Exit: &st})
 }
 
 type sender func([]byte) error

@@ -239,7 +239,7 @@ func (n *Node) GetDir(name, hostDir string) {
 	defer root.Close()
 	for {
 		h, err := archive.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return
 		}
 		if err == nil {

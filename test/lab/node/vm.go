@@ -218,7 +218,7 @@ func launch(cmd *exec.Cmd, netns string, exited chan<- struct{}) error {
 		err := cmd.Start()
 		started <- err
 		if err == nil {
-			cmd.Wait()
+			_ = cmd.Wait() // how it ended is on the console
 			close(exited)
 		}
 	}()
@@ -309,7 +309,7 @@ func (vm *VM) Kill() {
 	vm.qemu, vm.client = nil, nil
 	vm.mu.Unlock()
 	if qemu != nil {
-		qemu.Kill()
+		_ = qemu.Kill() // it may have ended
 		<-exited
 	}
 	if client != nil {
@@ -346,7 +346,7 @@ func (vm *VM) Console() string {
 	from := max(0, size-most)
 	buf := make([]byte, size-from)
 	n, err := vm.console.ReadAt(buf, from)
-	if err != nil && err != io.EOF {
+	if err != nil && !errors.Is(err, io.EOF) {
 		return err.Error()
 	}
 	return string(buf[:n])
