@@ -282,7 +282,7 @@ func (s *Story) admin(ctx context.Context) error {
 		}
 		return strconv.ParseInt(m[1], 10, 64)
 	}
-	const mnt = "/mnt/work"
+	const mnt = "/root/work"
 	if _, err := s.sh(ctx, `mkfs.ext4 -q "$1" && mkdir -p `+mnt+` && mount "$1" `+mnt+` && dd if=/dev/urandom of=`+mnt+`/big bs=1M count=48 status=none && sync`, dev); err != nil {
 		return err
 	}
