@@ -38,8 +38,8 @@ type Option struct {
 	Arg      string // "" for a switch, else what help calls the value
 	Repeat   bool   // may be given more than once
 	Required bool   // help shows it without brackets; not enforced by Read
-	Hidden   bool   // accepted, not listed in help (a deprecated option)
-	Help     string // lines joined by \n
+	Hidden   bool   // deprecated: accepted, but not explained in help
+	Help     string // lines joined by \n; of a deprecated one what to do instead
 
 	// Check says whether a value is one that the option can take. nil takes
 	// everything; an error that is ErrValue has the value in its text.
@@ -76,6 +76,18 @@ func (l *Line) Value(name string) (string, bool) {
 		}
 	}
 	return "", false
+}
+
+// Deprecated gives the deprecated options of the line, each once, by name.
+func (l *Line) Deprecated() []*Option {
+	var list []*Option
+	for _, s := range l.Options {
+		if s.Option.Hidden {
+			list = append(list, s.Option)
+		}
+	}
+	slices.SortFunc(list, func(a, b *Option) int { return strings.Compare(a.Name, b.Name) })
+	return slices.Compact(list)
 }
 
 // Operand gives the operand at an index, or "" where there are fewer.

@@ -80,10 +80,11 @@ func commandWords(commands []*Command, argv []string) (words []string, help bool
 	return words, false
 }
 
+// isSwitch does not know deprecated switches, as little as rbd does.
 func isSwitch(commands []*Command, arg string) bool {
 	for _, c := range commands {
 		for _, o := range c.Options {
-			if o.Arg == "" && (arg == "--"+o.Name || o.Short != "" && strings.HasPrefix(arg, "-"+o.Short)) {
+			if o.Arg == "" && !o.Hidden && (arg == "--"+o.Name || o.Short != "" && strings.HasPrefix(arg, "-"+o.Short)) {
 				return true
 			}
 		}

@@ -6,6 +6,7 @@ package ceph
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"strings"
 	"syscall"
@@ -50,15 +51,16 @@ type early struct {
 }
 
 // New reads argv (without the program's name) and the environment, and gives
-// the words of argv that are not Ceph's. Its errors are complete lines.
-func New(argv []string) (*Cluster, []string, error) {
+// the words of argv that are not Ceph's. Its errors are complete lines. Only
+// --show-args writes to stdout.
+func New(argv []string, stdout io.Writer) (*Cluster, []string, error) {
 	argv = args.Environ(argv, os.Getenv("CEPH_ARGS"))
 	e, rest, err := readEarly(argv)
 	if err != nil {
 		return nil, nil, err
 	}
 	if e.showArgs {
-		fmt.Println("args: " + strings.Join(argv, " "))
+		fmt.Fprintln(stdout, "args: "+strings.Join(argv, " "))
 	}
 	conn, err := rados.NewConnWithClusterAndUser(e.cluster, e.name)
 	if err != nil {

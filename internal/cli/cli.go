@@ -89,7 +89,7 @@ func (p *patient) Write(data []byte) (int, error) {
 }
 
 func run(argv []string, stdout *bufio.Writer, stderr io.Writer) int {
-	cluster, rest, err := ceph.New(argv)
+	cluster, rest, err := ceph.New(argv, stdout)
 	// What is in it now is known, and children should not see it.
 	os.Unsetenv("CEPH_ARGS")
 	if errors.Is(err, ceph.ErrVersion) {
@@ -125,6 +125,9 @@ func run(argv []string, stdout *bufio.Writer, stderr io.Writer) int {
 		// librados' own last words are written by a thread of its own.
 		cluster.Shutdown()
 	}
+	for _, o := range line.Deprecated() {
+		fmt.Fprintf(stderr, "rbd: --%s is deprecated, %s\n", o.Name, o.Help)
+	}
 	if cluster.UserGiven {
 		fmt.Fprintln(stderr, "rbd: --user is deprecated, use --id")
 	}
@@ -157,8 +160,10 @@ func execute(line *args.Line, c *call) error {
 		DisableSliceFlagSeparator: true,
 		ExitErrHandler:            func(*urfave.Context, error) {},
 		Commands: []*urfave.Command{{
-			Name:  strings.Join(found.Path, " "),
-			Flags: flags,
+			Name:            strings.Join(found.Path, " "),
+			Flags:           flags,
+			HideHelp:        true,
+			HideHelpCommand: true, // an operand may be "help"
 			Action: func(ctx *urfave.Context) error {
 				c.Context = ctx
 				return found.run(c)
@@ -182,6 +187,7 @@ func fail(err error, c *call, stderr io.Writer) int {
 }
 
 func printError(err error, stderr io.Writer) {
+	//nolint:errorlint // what an error that has its own line came from is not printed
 	if joined, ok := err.(interface{ Unwrap() []error }); ok {
 		for _, e := range joined.Unwrap() {
 			printError(e, stderr)

@@ -26,7 +26,7 @@ var (
 		{Name: "journal-pool", Arg: "arg", Help: "pool for journal objects"},
 	}
 	createOptions = append([]args.Option{
-		{Name: "order", Arg: "arg", Hidden: true, Check: between(12, 25)},
+		{Name: "order", Arg: "arg", Hidden: true, Help: "use --object-size", Check: between(12, 25)},
 		{Name: "object-size", Arg: "arg", Help: "object size in B/K/M [4K <= object size <= 32M]", Check: isA(bytes)},
 		{
 			Name: "image-feature", Arg: "arg", Repeat: true,
@@ -59,7 +59,7 @@ var createCommand = &command{
 		Options: append(append([]args.Option{
 			poolOption, namespaceOption, imageOption,
 			{Name: "image-format", Arg: "arg", Help: "image format [default: 2]", Check: between(1, 2)},
-			{Name: "new-format", Hidden: true},
+			{Name: "new-format", Hidden: true, Help: "use --image-format 2"},
 		}, createOptions...),
 			args.Option{Name: "thick-provision", Help: "fully allocate storage and zero image"},
 			sizeOption, noProgress),
@@ -123,10 +123,7 @@ func (c *call) imageOptions(options *rbd.ImageOptions, withFormat bool) error {
 	set := func(option rbd.ImageOption, n uint64) { errs = append(errs, options.SetUint64(option, n)) }
 
 	order := c.number("order", unsigned)
-	switch {
-	case c.IsSet("order"):
-		fmt.Fprintln(c.stderr, "rbd: --order is deprecated, use --object-size")
-	case c.IsSet("object-size"):
+	if c.IsSet("object-size") && !c.IsSet("order") {
 		// Rounded to the nearest power of two, on the scale of powers.
 		order = uint64(math.Round(math.Log2(float64(c.number("object-size", bytes)))))
 	}
@@ -152,7 +149,6 @@ func (c *call) imageOptions(options *rbd.ImageOptions, withFormat bool) error {
 	if withFormat {
 		format, given := c.number("image-format", unsigned), c.IsSet("image-format")
 		if c.Bool("new-format") {
-			fmt.Fprintln(c.stderr, "rbd: --new-format is deprecated, use --image-format 2")
 			format, given = 2, true
 		}
 		if format == 1 {

@@ -17,11 +17,11 @@ const imageTwice = "trying to access image using both name and id. "
 // s.Image is then empty. both is the error where it is named twice.
 func (c *call) specOrID(form spec.Form, both string) (s spec.Spec, id string, err error) {
 	id = c.String("image-id")
-	if id != "" && (c.IsSet("image") || c.Args().Get(c.next) != "") {
-		return s, "", errno.Errorf(syscall.EINVAL, "%s", both)
-	}
 	form.Optional = form.Optional || id != ""
 	s, err = c.spec(form)
+	if err == nil && id != "" && s.Image != "" {
+		err = errno.Errorf(syscall.EINVAL, "%s", both)
+	}
 	return s, id, err
 }
 

@@ -86,7 +86,7 @@ func snapCreate(c *call) (err error) {
 }
 
 func snapRemove(c *call) (err error) {
-	form := spec.Form{Snap: spec.NeedSnap, Names: spec.NewSnap}
+	form := spec.Form{Snap: spec.NeedSnap}
 	byID := c.IsSet("snap-id")
 	if byID {
 		form.Snap = spec.MaySnap

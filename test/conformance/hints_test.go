@@ -1,6 +1,7 @@
 package conformance
 
 import (
+	"errors"
 	"os/exec"
 	"strings"
 	"testing"
@@ -38,10 +39,9 @@ func TestHints(t *testing.T) {
 		cmd := ours.cluster.Command(t.Context(), ours.program, words...)
 		var stderr strings.Builder
 		cmd.Stderr = &stderr
-		if err := cmd.Run(); err != nil {
-			if _, ok := err.(*exec.ExitError); !ok {
-				t.Fatal(err)
-			}
+		var exit *exec.ExitError
+		if err := cmd.Run(); err != nil && !errors.As(err, &exit) {
+			t.Fatal(err)
 		}
 		got := stderr.String()
 		if i := strings.Index(got, "hint: "); i >= 0 {
