@@ -51,7 +51,7 @@ type lab struct {
 
 func (l lab) run(ctx context.Context, args []string) error {
 	if len(args) == 0 {
-		return errors.New("up, status, sh or down?\n" + usage)
+		return fmt.Errorf("up, status, sh or down?\n%s", usage)
 	}
 	switch args[0] {
 	case "up":

@@ -53,6 +53,8 @@ func StartDetached(ctx context.Context, c *cluster.Cluster, o Options) error {
 	if err := cmd.Start(); err != nil {
 		return err
 	}
+	ctx, cancel := context.WithTimeout(ctx, bootTimeout)
+	defer cancel()
 	client, err := Attach(ctx, c)
 	if err != nil {
 		err = errors.Join(fmt.Errorf("%w; its console is in %s", err, console.Name()), cmd.Process.Kill())

@@ -53,14 +53,14 @@ func TestKilledTestLeavesNothing(t *testing.T) {
 	var pid int
 	_, err = fmt.Fscan(stdout, &pid)
 	killed := cmd.Process.Kill()
-	cmd.Wait() //nolint:errcheck // it was killed
+	cmd.Wait()
 	if err != nil || killed != nil {
 		t.Fatal(err, killed)
 	}
 	// What the node has is in files without a name and in QEMU itself.
 	for end := time.Now().Add(10 * time.Second); syscall.Kill(pid, 0) == nil; time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(end) {
-			syscall.Kill(pid, syscall.SIGKILL) //nolint:errcheck // it may be gone by now
+			syscall.Kill(pid, syscall.SIGKILL)
 			t.Fatal("QEMU runs on after the test was killed")
 		}
 	}

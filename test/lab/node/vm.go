@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -116,6 +117,8 @@ func (vm *VM) start(ctx context.Context) error {
 	vm.qemu, vm.exited = cmd.Process, exited
 	vm.mu.Unlock()
 	guest.Close() // so that the connection ends with QEMU
+	ctx, cancel := context.WithTimeout(ctx, bootTimeout)
+	defer cancel()
 	client, err := agent.Dial(ctx, host)
 	if err != nil {
 		return fmt.Errorf("the node did not come up: %w\nits console: %s", err, vm.Console())
@@ -125,6 +128,9 @@ func (vm *VM) start(ctx context.Context) error {
 	vm.mu.Unlock()
 	return nil
 }
+
+// bootTimeout is for a busy machine: a quiet one takes seven seconds.
+const bootTimeout = 3 * time.Minute
 
 const qemu = "qemu-system-x86_64"
 

@@ -31,14 +31,13 @@ route add default via 10.0.2.2
 `
 
 func main() {
-	if err := boot(); err != nil {
-		fmt.Fprintln(os.Stderr, "init:", err)
-		// Leaving would panic the kernel, with the line above scrolled away.
-		unix.Sync()
-		unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF)
-	}
+	fmt.Fprintln(os.Stderr, "init:", boot())
+	// Leaving would panic the kernel, with the line above scrolled away.
+	unix.Sync()
+	fmt.Fprintln(os.Stderr, "init:", unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF))
 }
 
+// boot does not return unless it failed.
 func boot() error {
 	for _, m := range []struct{ kind, dir string }{{"devtmpfs", "/dev"}, {"proc", "/proc"}, {"sysfs", "/sys"}} {
 		if err := mount(m.kind, m.dir, m.kind, 0, ""); err != nil {
