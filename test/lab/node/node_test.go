@@ -67,8 +67,9 @@ func TestKilledTestLeavesNothing(t *testing.T) {
 }
 
 func TestNode(t *testing.T) {
+	c := cluster.Start(t, cluster.Options{})
 	began := time.Now()
-	n := Start(t, Options{})
+	n := Start(t, Options{NetNS: c.NetNS()})
 	t.Logf("up after %.1f s", time.Since(began).Seconds())
 	t.Run("streams and exit codes", func(t *testing.T) { testRun(t, n.For(t)) })
 	t.Run("two commands at once", func(t *testing.T) { testAtOnce(t, n.For(t)) })
@@ -95,6 +96,7 @@ func TestNode(t *testing.T) {
 			t.Error(out)
 		}
 	})
+	t.Run("kernel maps", func(t *testing.T) { testMaps(t, n.For(t), c) })
 	t.Run("state is kept", func(t *testing.T) { testState(t, n.For(t)) })
 }
 
@@ -221,11 +223,9 @@ func testState(t *testing.T, n *Node) {
 	}
 }
 
-// TestKernelMaps shows that the image has the modules that rbd needs for each
-// way to speak to a cluster.
-func TestKernelMaps(t *testing.T) {
-	c := cluster.Start(t, cluster.Options{})
-	n := Start(t, Options{NetNS: c.NetNS()})
+// testMaps shows that the image has the modules that rbd needs for each way to
+// speak to a cluster.
+func testMaps(t *testing.T, n *Node, c *cluster.Cluster) {
 	n.Must("modprobe", "rbd")
 	key, err := c.Secret("client.admin")
 	if err != nil {
