@@ -37,15 +37,18 @@ payload: build bin/payload/payload.json ## bin/payload: what a node gets: rbd an
 bin/payload/payload.json: bin/rbd
 	go run ./cmd/payload --program bin/rbd --out bin/payload
 
-test: build payload ## every test, on a real cluster, a real node, a real kubelet
+test: build payload images ## every test, on a real cluster, a real node, a real kubelet
 	go vet -tags $(TAGS) ./...
 	go test -tags $(TAGS) -p 1 -timeout 40m ./...
 
-demo: build payload ## the whole story in front of you: no rbd, the error, the installer, the pod's disk
+demo: build payload images ## the whole story in front of you: no rbd, the error, the installer, the pod's disk
 	@go run ./test/demo
 
-bench: build payload ## costs next to the genuine rbd and the docker-run wrapper
+bench: build payload images ## costs next to the genuine rbd and the docker-run wrapper
 	@go run ./test/bench
+
+images: deps # what the nodes of the tests boot from: built once, then from ~/.cache/opt-rbd
+	@go run ./test/lab images
 
 lint: deps ## golangci-lint at its pinned version
 	go run $(GOLANGCI_LINT) run --build-tags $(TAGS) ./...
@@ -59,4 +62,4 @@ image: build ## a ceph-common image with our rbd first on PATH, from Debian pack
 clean: ## remove bin/ and build/
 	rm -rf bin build
 
-.PHONY: help deps build payload test demo bench lint vulncheck image clean
+.PHONY: help deps build payload images test demo bench lint vulncheck image clean

@@ -1,5 +1,5 @@
 // Lab gives a developer the real cluster and the real node of the tests to play with:
-// go run ./test/lab up|status|sh|down.
+// go run ./test/lab up|status|sh|down|images.
 package main
 
 import (
@@ -14,10 +14,11 @@ import (
 
 	"github.com/opt-rbd/opt-rbd/test/lab/agent"
 	"github.com/opt-rbd/opt-rbd/test/lab/cluster"
+	"github.com/opt-rbd/opt-rbd/test/lab/image"
 	"github.com/opt-rbd/opt-rbd/test/lab/node"
 )
 
-const usage = `usage: go run ./test/lab up [--bluestore] [--hosts] [--mgr] [--kubelet | --no-node] | status | sh [COMMAND...] | down
+const usage = `usage: go run ./test/lab up [--bluestore] [--hosts] [--mgr] [--kubelet | --no-node] | status | sh [COMMAND...] | down | images
   up      start a cluster and a node that stay until down
           --bluestore  objects in a file instead of in memory
           --hosts      six OSDs on three hosts instead of one OSD
@@ -27,6 +28,7 @@ const usage = `usage: go run ./test/lab up [--bluestore] [--hosts] [--mgr] [--ku
   status  how it is, and how to use it
   sh      run a command in the node with this standard input, or a shell
   down    end it
+  images  build what nodes boot from, kubelet included, unless the cache has it
 `
 
 func main() {
@@ -51,7 +53,7 @@ type lab struct {
 
 func (l lab) run(ctx context.Context, args []string) error {
 	if len(args) == 0 {
-		return fmt.Errorf("up, status, sh or down?\n%s", usage)
+		return fmt.Errorf("up, status, sh, down or images?\n%s", usage)
 	}
 	switch args[0] {
 	case "up":
@@ -62,6 +64,8 @@ func (l lab) run(ctx context.Context, args []string) error {
 		return l.sh(ctx, args[1:])
 	case "down":
 		return l.down()
+	case "images":
+		return images(ctx)
 	case "help", "-h", "--help":
 		fmt.Fprint(l.stdout, usage)
 		return nil
@@ -113,6 +117,16 @@ func (l lab) status(ctx context.Context) error {
 	cmd := c.Command(ctx, "ceph", "status")
 	cmd.Stdout, cmd.Stderr = l.stdout, os.Stderr
 	return cmd.Run()
+}
+
+// images builds beforehand what a test would otherwise build in the middle of
+// its time, without a word until it ends.
+func images(ctx context.Context) error {
+	if _, err := image.Build(ctx, os.Stderr); err != nil {
+		return err
+	}
+	_, err := image.KubeletDisk(ctx, os.Stderr)
+	return err
 }
 
 func (l lab) down() error {
