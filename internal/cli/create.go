@@ -10,6 +10,7 @@ import (
 
 	"github.com/ceph/go-ceph/rados"
 	"github.com/ceph/go-ceph/rbd"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/opt-rbd/opt-rbd/internal/args"
 	"github.com/opt-rbd/opt-rbd/internal/errno"
@@ -124,8 +125,7 @@ func (c *call) imageOptions(options *rbd.ImageOptions, withFormat bool) error {
 
 	order := c.number("order", unsigned)
 	if c.IsSet("object-size") && !c.IsSet("order") {
-		// Rounded to the nearest power of two, on the scale of powers.
-		order = uint64(math.Round(math.Log2(float64(c.number("object-size", bytes)))))
+		order = orderOf(c.number("object-size", bytes))
 	}
 	asked := c.IsSet("image-feature")
 	var bitset uint64
@@ -197,6 +197,15 @@ func (c *call) imageOptions(options *rbd.ImageOptions, withFormat bool) error {
 	return errors.Join(errs...)
 }
 
+// orderOf rounds a size to the nearest power of two, on the scale of powers.
+// No size at all has no order that librbd would take.
+func orderOf(size uint64) uint64 {
+	if size == 0 {
+		return math.MaxInt64
+	}
+	return uint64(math.Round(math.Log2(float64(size))))
+}
+
 // journalOptions reads how a journal is to be laid out. options may be nil:
 // then only the configuration gets it, which an image that exists takes it from.
 func (c *call) journalOptions(options *rbd.ImageOptions) error {
@@ -232,23 +241,35 @@ func thicken(c *call, pool *rados.IOContext, name string) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, image.Close()) }()
-	size, err := image.GetSize()
+	stat, err := image.Stat()
 	if err != nil {
 		return err
 	}
-	progress := c.progress("Thick provisioning")
-	// The unit of the genuine tool; a larger one would hide the progress.
-	const chunk = 4 << 20
-	for offset := uint64(0); offset < size; offset += chunk {
-		n := min(chunk, size-offset)
-		if err := librbd.WriteZeroes(image, offset, n); err != nil {
-			progress.Fail()
-			return err
-		}
-		progress.Update(offset+n, size)
+	stripes, err := image.GetStripeCount()
+	if err != nil {
+		return err
 	}
-	progress.Finish()
-	return nil
+	// Pieces that fill whole objects, several on their way at a time.
+	piece := stat.Obj_size * stripes
+	var group errgroup.Group
+	group.SetLimit(c.concurrency())
+	return c.withProgress("Thick provisioning", func(p librbd.Progress) error {
+		for offset := uint64(0); offset < stat.Size; offset += piece {
+			n := min(piece, stat.Size-offset)
+			group.Go(func() error { return librbd.WriteZeroes(image, offset, n) })
+			p(offset+n, stat.Size)
+		}
+		return group.Wait()
+	})
+}
+
+// concurrency is how many requests a command that makes many has on their way.
+func (c *call) concurrency() int {
+	n, err := strconv.Atoi(c.cluster.Config("rbd_concurrent_management_ops"))
+	if err != nil {
+		return 1
+	}
+	return max(n, 1)
 }
 
 // progress is the line of a long operation, silent with --no-progress.

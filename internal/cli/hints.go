@@ -5,13 +5,17 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
 
+	"github.com/ceph/go-ceph/rbd"
+
 	"github.com/opt-rbd/opt-rbd/internal/ceph"
 	"github.com/opt-rbd/opt-rbd/internal/errno"
 	"github.com/opt-rbd/opt-rbd/internal/krbd"
+	"github.com/opt-rbd/opt-rbd/internal/output"
 	"github.com/opt-rbd/opt-rbd/internal/spec"
 )
 
@@ -100,21 +104,34 @@ func deviceHints(_ *call, err error) []string {
 	return nil
 }
 
-// imageHints explains what keeps an image from being removed, and what a
-// client that may not do something lacks.
+// imageHints explains what keeps an image from being changed or removed, and
+// what a client that may not do something lacks.
 func imageHints(c *call, err error) []string {
+	command := c.line.Command
 	switch code := errno.Code(err); {
-	case code == syscall.EBUSY && c.line.Command == &removeCommand.Command:
-		return watcherHints(c)
-	case code == syscall.EPERM && !errors.Is(err, ceph.ErrConnect):
+	case code == syscall.EBUSY && command == &removeCommand.Command:
+		return aboutImage(c, watcherHints)
+	case code == syscall.ENOTEMPTY && command == &removeCommand.Command:
+		return aboutImage(c, snapHints)
+	case code == syscall.EINVAL && command == &resizeCommand.Command && !c.Bool("allow-shrink"):
+		return aboutImage(c, shrinkHints)
+	case code == syscall.EPERM && fromCluster(err) && !errors.Is(err, ceph.ErrConnect):
 		name := c.cluster.Name()
 		return []string{fmt.Sprintf("%s lacks the capability: see \"ceph auth get %s\"; for images it is mon 'profile rbd' osd 'profile rbd pool=NAME'", name, name)}
 	}
 	return nil
 }
 
-// watcherHints names the clients that have an image open.
-func watcherHints(c *call) []string {
+// fromCluster says that an error is an answer of librados or librbd, not a
+// mistake in the line that has the same number.
+func fromCluster(err error) bool {
+	var own *errno.Error
+	return !errors.As(err, &own) || own.Err != nil
+}
+
+// aboutImage opens the image of the line once more and asks it. Without an
+// answer there is no hint.
+func aboutImage(c *call, ask func(*call, spec.Spec, *rbd.Image) []string) []string {
 	c.next = 0
 	s, err := c.spec(spec.Form{})
 	if err != nil {
@@ -125,6 +142,11 @@ func watcherHints(c *call) []string {
 		return nil
 	}
 	defer image.Close()
+	return ask(c, s, image)
+}
+
+// watcherHints names the clients that have an image open.
+func watcherHints(_ *call, _ spec.Spec, image *rbd.Image) []string {
 	watchers, err := image.ListWatchers()
 	if err != nil {
 		return nil
@@ -135,4 +157,37 @@ func watcherHints(c *call) []string {
 			"if that host is gone for good, \"ceph osd blocklist add %s\" frees it", w.Id, w.Addr, w.Addr))
 	}
 	return lines
+}
+
+// snapHints names the snapshots that keep an image from being removed, and
+// whether clones or protection keep them in turn.
+func snapHints(_ *call, s spec.Spec, image *rbd.Image) []string {
+	snaps, err := snapsWhere(image, func(kind rbd.SnapNamespaceType) bool { return kind == rbd.SnapNamespaceTypeUser })
+	if err != nil {
+		return nil
+	}
+	var lines []string
+	for _, snap := range snaps {
+		if protected, err := image.GetSnapshot(snap.Name).IsProtected(); err == nil && protected {
+			s.Snap = snap.Name
+			lines = append(lines, fmt.Sprintf("snapshot %s is protected: \"rbd snap unprotect %s\" comes first", snap.Name, s))
+		}
+	}
+	if _, children, err := image.ListChildren(); err == nil && len(children) > 0 {
+		lines = append(lines, "clones of it: "+strings.Join(children, ", "))
+	}
+	return lines
+}
+
+// shrinkHints says what a smaller size would cost.
+func shrinkHints(c *call, _ spec.Spec, image *rbd.Image) []string {
+	wanted, err := c.size()
+	if err != nil {
+		return nil
+	}
+	size, err := image.GetSize()
+	if err != nil || size <= wanted {
+		return nil
+	}
+	return []string{fmt.Sprintf("the image has %s: what lies beyond %s would be lost, so shrink the file system first", output.Size(size), output.Size(wanted))}
 }

@@ -90,8 +90,7 @@ func listLong(c *call, io *rados.IOContext, names []string, f output.Formatter) 
 	_ = c.cluster.SetConfig("rbd_cache", "false")
 	rows := make([][]listed, len(names))
 	var group errgroup.Group
-	limit, _ := strconv.Atoi(c.cluster.Config("rbd_concurrent_management_ops"))
-	group.SetLimit(max(limit, 1))
+	group.SetLimit(c.concurrency())
 	for i, name := range names {
 		group.Go(func() (err error) {
 			rows[i], err = inspect(io, name)

@@ -3,6 +3,7 @@ package cli
 import (
 	"errors"
 	"fmt"
+	"math"
 	"strconv"
 	"strings"
 	"syscall"
@@ -85,9 +86,16 @@ func snapCreate(c *call) (err error) {
 	return errno.Wrap(err, "failed to create snapshot")
 }
 
+// noSnap is no snapshot's id: it stands for the image itself.
+const noSnap = math.MaxUint64 - 1
+
 func snapRemove(c *call) (err error) {
 	form := spec.Form{Snap: spec.NeedSnap}
-	byID := c.IsSet("snap-id")
+	snapID := uint64(noSnap)
+	if c.IsSet("snap-id") {
+		snapID = c.number("snap-id", unsigned)
+	}
+	byID := snapID != noSnap
 	if byID {
 		form.Snap = spec.MaySnap
 	}
@@ -95,8 +103,11 @@ func snapRemove(c *call) (err error) {
 	if err != nil {
 		return err
 	}
-	if byID && s.Snap != "" {
+	switch {
+	case byID && s.Snap != "":
 		return errno.Errorf(syscall.EINVAL, "trying to access snapshot using both name and id.")
+	case byID && (c.Bool("force") || c.Bool("no-progress")):
+		return errno.Errorf(syscall.EINVAL, "force and no-progress options not permitted when removing by id.")
 	}
 	snap := s.Snap
 	s.Snap = ""
@@ -114,11 +125,8 @@ func snapRemove(c *call) (err error) {
 		flags = librbd.RemoveForce
 	}
 	name := "'" + snap + "'"
-	snapID := c.number("snap-id", unsigned)
 	if byID {
 		name = "id " + strconv.FormatUint(snapID, 10)
-	}
-	if byID {
 		err = librbd.RemoveSnapByID(image, snapID)
 	} else {
 		err = c.withProgress("Removing snap", func(p librbd.Progress) error { return librbd.RemoveSnap(image, snap, flags, p) })
