@@ -42,7 +42,7 @@ type Option struct {
 	Help     string // lines joined by \n; of a deprecated one what to do instead
 
 	// Check says whether a value is one that the option can take. nil takes
-	// everything; an error that is ErrValue has the value in its text.
+	// everything.
 	Check func(value string) error
 }
 

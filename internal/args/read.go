@@ -209,7 +209,7 @@ func (p *parser) line() (*Line, error) {
 		if o.Check == nil {
 			continue
 		}
-		if err := o.Check(s.Value); errors.Is(err, ErrValue) {
+		if err := o.Check(s.Value); errors.Is(err, ErrValue) && s.Value != "" {
 			return nil, syntax("the argument ('%s') for option '--%s' is invalid", s.Value, o.Name)
 		} else if err != nil {
 			return nil, syntax("the argument for option '--%s' is invalid", o.Name)
