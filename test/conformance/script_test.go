@@ -145,10 +145,10 @@ var normalising = []struct {
 	{regexp.MustCompile(`(?m)(^  <command>\n)(    .*\n)+`), "$1"},
 	// How often progress is shown depends on the time that things take.
 	{regexp.MustCompile(`(\r[^\r\n]*complete\.\.\.)+(\r[^\r\n]*complete\.\.\.)`), "$2"},
+	{regexp.MustCompile(`[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}`), "UUID"},
 	{regexp.MustCompile(`("id": ?"|\bid: |<id>|rbd_data\.|_id": ?")[0-9a-f]{6,}`), "${1}ID"},
 	{regexp.MustCompile(`(\bjournal"?: ?"?|<journal>|_image_id>|\()[0-9a-f]{11,}`), "${1}ID"},
-	{regexp.MustCompile(`[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}`), "UUID"},
-	{regexp.MustCompile(`[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}`), "UUID"},
+	{regexp.MustCompile(`\.group\.\d+_[0-9a-f]+_[0-9a-f]+`), ".group.ID"},
 	{regexp.MustCompile(`client\.\d+`), "client.N"},
 	{regexp.MustCompile(`("client": ?)\d+`), "${1}N"},
 	{regexp.MustCompile(`<client>\d+`), `<client>N`},
@@ -171,9 +171,11 @@ func normal(text string, vars map[string]string) string {
 
 var spaces = regexp.MustCompile(` +`)
 
-// squeezed makes one space of many, for tables whose widths follow numbers
-// that differ from run to run.
-func squeezed(text string) string { return spaces.ReplaceAllString(text, " ") }
+// squeezed makes one space of many and none of those at the end of a line, for
+// tables whose widths follow numbers that differ from run to run.
+func squeezed(text string) string {
+	return strings.ReplaceAll(spaces.ReplaceAllString(text, " "), " \n", "\n")
+}
 
 // allowance is a line that may differ.
 type allowance struct {
