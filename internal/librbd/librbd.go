@@ -34,6 +34,7 @@ import "C"
 
 import (
 	"bytes"
+	"errors"
 	"reflect"
 	"runtime/cgo"
 	"strings"
@@ -168,7 +169,7 @@ func text(get func(*C.char, *C.size_t) C.int) (string, error) {
 	for size := C.size_t(1024); ; size *= 4 {
 		buf := make([]byte, size)
 		err := result(get((*C.char)(unsafe.Pointer(&buf[0])), &size))
-		if err == syscall.ERANGE && size < 1<<20 {
+		if errors.Is(err, syscall.ERANGE) && size < 1<<20 {
 			continue
 		}
 		answer, _, _ := bytes.Cut(buf, []byte{0})

@@ -4,6 +4,8 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
 )
 
 // Who has an image open, and from where, is what a person needs whose image
@@ -27,5 +29,40 @@ func TestWatcherHint(t *testing.T) {
 	}
 	if want := "hint: " + watcher[2] + " at " + watcher[1] + " has it open"; !strings.Contains(string(out), want) {
 		t.Errorf("got %s, want %s", out, want)
+	}
+}
+
+// What keeps an image from being removed or made smaller, and what has no hint.
+func TestImageHints(t *testing.T) {
+	for _, line := range []string{
+		"create hinted --size 8M",
+		"snap create hinted@keep --no-progress",
+		"snap protect hinted@keep",
+		"clone hinted@keep hinted-child",
+	} {
+		if r := ours.cluster.Rbd(strings.Fields(line)...); r.Code != 0 {
+			t.Fatal(line, ": ", r.Stderr)
+		}
+	}
+	for line, want := range map[string][]string{
+		"rm --no-progress hinted": {
+			`hint: snapshot keep is protected: "rbd snap unprotect hinted@keep" comes first`,
+			"hint: clones of it: hinted-child",
+		},
+		"resize hinted --size 1M":     {"hint: the image has 8 MiB: what lies beyond 1 MiB would be lost, so shrink the file system first"},
+		"resize hinted --size 8M":     nil, // the size is the same
+		"feature enable hinted bogus": nil, // ends with 1, the number of a refusal, but nobody asked the cluster
+		"info hinted":                 nil,
+	} {
+		var hints []string
+		out, _ := ours.cluster.Command(t.Context(), ours.program, strings.Fields(line)...).CombinedOutput()
+		for text := range strings.Lines(string(out)) {
+			if strings.HasPrefix(text, "hint: ") {
+				hints = append(hints, strings.TrimSuffix(text, "\n"))
+			}
+		}
+		if diff := cmp.Diff(want, hints); diff != "" {
+			t.Errorf("%s (-want +got):\n%s%s", line, diff, out)
+		}
 	}
 }
