@@ -187,7 +187,6 @@ func fail(err error, c *call, stderr io.Writer) int {
 }
 
 func printError(err error, stderr io.Writer) {
-	//nolint:errorlint // what an error that has its own line came from is not printed
 	if joined, ok := err.(interface{ Unwrap() []error }); ok {
 		for _, e := range joined.Unwrap() {
 			printError(e, stderr)
@@ -227,18 +226,8 @@ func (c *call) operand() string {
 
 // spec joins the options pool, namespace, image and snap with the next operand.
 func (c *call) spec(form spec.Form) (spec.Spec, error) {
-	return c.specOf(form, "pool", "namespace", "image", "snap")
-}
-
-// destSpec does so for the second of two specs.
-func (c *call) destSpec(form spec.Form) (spec.Spec, error) {
-	form.Dest = true
-	return c.specOf(form, "dest-pool", "dest-namespace", "dest", "dest-snap")
-}
-
-func (c *call) specOf(form spec.Form, pool, namespace, image, snap string) (spec.Spec, error) {
 	form.Names = c.names(form.Names)
-	options := spec.Spec{Pool: c.String(pool), Namespace: c.String(namespace), Image: c.String(image), Snap: c.String(snap)}
+	options := spec.Spec{Pool: c.String("pool"), Namespace: c.String("namespace"), Image: c.String("image"), Snap: c.String("snap")}
 	s, used, err := form.Read(options, c.Args().Get(c.next))
 	if used {
 		c.next++

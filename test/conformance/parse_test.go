@@ -1,7 +1,6 @@
 package conformance
 
 import (
-	"fmt"
 	"math/rand/v2"
 	"os"
 	"strconv"
@@ -149,7 +148,7 @@ func (m *maker) noise() []string {
 	case 5:
 		return []string{m.pick("--debug-ms", "--debug_rbd", "--rbd_cache"), "0"}
 	case 6:
-		return []string{fmt.Sprintf("--debug-ms=%d", m.IntN(1))}
+		return []string{"--debug-ms=0"}
 	}
 	return []string{m.pick("-n", "--id", "-k", "--cluster", "-m")}
 }
