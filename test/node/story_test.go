@@ -8,8 +8,20 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/opt-rbd/opt-rbd/internal/payload"
 	"github.com/opt-rbd/opt-rbd/test/story"
 )
+
+// A payload is copied to every node and kept there twice.
+func TestPayloadSize(t *testing.T) {
+	m, err := payload.Read("../../bin/payload")
+	if err != nil {
+		t.Fatalf("%v: run `make payload`", err)
+	}
+	if m.Size > 45e6 {
+		t.Errorf("the payload has %d bytes, more than 45 MB", m.Size)
+	}
+}
 
 func TestStory(t *testing.T) {
 	bin, err := filepath.Abs("../../bin")
