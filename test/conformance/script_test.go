@@ -148,7 +148,7 @@ var normalising = []struct {
 	{regexp.MustCompile(`(\r[^\r\n]*complete\.\.\.)+(\r[^\r\n]*complete\.\.\.)`), "$2"},
 	{regexp.MustCompile(`[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}`), "UUID"},
 	{regexp.MustCompile(`("id": ?"|\bid: |<id>|rbd_data\.|_id": ?")[0-9a-f]{6,}`), "${1}ID"},
-	{regexp.MustCompile(`(\bjournal"?: ?"?|<journal>|_image_id>|\()[0-9a-f]{11,}`), "${1}ID"},
+	{regexp.MustCompile(`(\bjournal"?: ?"?|<journal>|_image_id>|\()[0-9a-f]{6,}`), "${1}ID"},
 	{regexp.MustCompile(`\.group\.\d+_[0-9a-f]+_[0-9a-f]+`), ".group.ID"},
 	{regexp.MustCompile(`\.group\.(\d+)_[0-9a-f]+_[0-9a-f]+`), ".group.${1}_ID_ID"},
 	{regexp.MustCompile(`client\.\d+`), "client.N"},
