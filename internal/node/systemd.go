@@ -121,7 +121,6 @@ type unit struct {
 	started  time.Time
 	env      []string // Environment=
 	envFiles []string // EnvironmentFile=
-	fragment string   // the unit's file
 }
 
 func (m *manager) unit(ctx context.Context, name string) (unit, error) {

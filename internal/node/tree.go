@@ -285,7 +285,7 @@ func (t *tree) create(name string, mode fs.FileMode, from io.Reader) (err error)
 	defer func() {
 		if err != nil {
 			f.Close()
-			t.root.Remove(rel) // no half of it is left behind on a full disk
+			_ = t.root.Remove(rel) // no half of it is left behind on a full disk
 			err = named(name, err)
 		}
 	}()
@@ -456,7 +456,7 @@ func (t *tree) copyFolder(name, from string) error {
 		return fmt.Errorf("%s/%s is neither file, folder nor link", from, p)
 	})
 	if err != nil {
-		t.root.RemoveAll(rel) // no half of it is left behind on a full disk
+		_ = t.root.RemoveAll(rel) // no half of it is left behind on a full disk
 		return named(name, err)
 	}
 	f, err := t.root.Open(rel)
