@@ -200,7 +200,7 @@ func (r listed) cells() []string {
 		name += "@" + r.snap
 	}
 	if p := r.parent; p != nil {
-		parent = spec.Spec{Pool: p.Image.PoolName, Namespace: p.Image.PoolNamespace, Image: p.Image.ImageName, Snap: p.Snap.SnapName}.String()
+		parent = parentSpec(p)
 	}
 	if r.protected {
 		protected = "yes"
