@@ -235,6 +235,23 @@ func (c *call) spec(form spec.Form) (spec.Spec, error) {
 	return s, err
 }
 
+// dest joins the options dest-pool, dest-namespace and dest with the next
+// operand. before is what holds where none of them says anything else.
+func (c *call) dest(form spec.Form, before spec.Spec) (spec.Spec, error) {
+	form.Names, form.Dest = c.names(form.Names), true
+	options := before
+	for name, part := range map[string]*string{"dest-pool": &options.Pool, "dest-namespace": &options.Namespace, "dest": &options.Image} {
+		if c.IsSet(name) {
+			*part = c.String(name)
+		}
+	}
+	s, used, err := form.Read(options, c.Args().Get(c.next))
+	if used {
+		c.next++
+	}
+	return s, err
+}
+
 // pool joins the options pool and namespace with the next operand.
 func (c *call) pool(names spec.Names) (spec.Spec, error) {
 	options := spec.Spec{Pool: c.String("pool"), Namespace: c.String("namespace")}

@@ -19,12 +19,29 @@ var (
 	}
 	prettyOption = args.Option{Name: "pretty-format", Help: "pretty formatting (json and xml)"}
 
+	sourcePoolOption      = args.Option{Name: "pool", Short: "p", Arg: "arg", Help: "source pool name"}
+	sourceNamespaceOption = args.Option{Name: "namespace", Arg: "arg", Help: "source namespace name"}
+	sourceImageOption     = args.Option{Name: "image", Arg: "arg", Help: "source image name"}
+	sourceSnapOption      = args.Option{Name: "snap", Arg: "arg", Help: "source snapshot name"}
+	destPoolOption        = args.Option{Name: "dest-pool", Arg: "arg", Help: "destination pool name"}
+	destNamespaceOption   = args.Option{Name: "dest-namespace", Arg: "arg", Help: "destination namespace name"}
+	destOption            = args.Option{Name: "dest", Arg: "arg", Help: "destination image name"}
+	sparseSizeOption      = args.Option{Name: "sparse-size", Arg: "arg", Help: "sparse size in B/K/M [default: 4K]", Check: isA(bytes)}
+
 	poolSpec        = args.Operand{Name: "pool-spec", Help: "pool specification\n(example: <pool-name>[/<namespace>]"}
 	imageSpec       = args.Operand{Name: "image-spec", Help: "image specification\n(example: [<pool-name>/[<namespace>/]]<image-name>)"}
 	snapSpec        = args.Operand{Name: "snap-spec", Help: "snapshot specification\n(example: [<pool-name>/[<namespace>/]]<image-name>@<snap-name>)"}
 	imageOrSnapSpec = args.Operand{
 		Name: "image-or-snap-spec",
 		Help: "image or snapshot specification\n(example: [<pool-name>/[<namespace>/]]<image-name>[@<snap-name>])",
+	}
+	sourceSpec = args.Operand{
+		Name: "source-image-or-snap-spec",
+		Help: "source image or snapshot specification\n(example: [<pool-name>/[<namespace>/]]<image-name>[@<snap-name>])",
+	}
+	destSpec = args.Operand{
+		Name: "dest-image-spec",
+		Help: "destination image specification\n(example: [<pool-name>/[<namespace>/]]<image-name>)",
 	}
 )
 
