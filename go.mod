@@ -7,6 +7,7 @@ require (
 	github.com/aymanbagabas/go-udiff v0.4.1 // the diffs of installer plan
 	github.com/ceph/go-ceph v0.41.0
 	github.com/coreos/go-systemd/v22 v22.7.0
+	github.com/fsnotify/fsnotify v1.10.1 // changes of the node's files, for installer run
 	github.com/godbus/dbus/v5 v5.2.2 // the values in which systemd answers: go-systemd gives some as text
 	github.com/urfave/cli/v2 v2.27.7
 	golang.org/x/sync v0.25.0 // headers of many images at once, bounded
