@@ -16,17 +16,72 @@ import (
 	"github.com/opt-rbd/opt-rbd/internal/payload"
 )
 
-// A step is one thing that a node must have. Plan, install and status are
-// loops over steps and know nothing of what each is about.
-type step interface {
-	// name is what the step is about, as a person calls it.
+// A fact is one thing about a node that status tells and uninstall takes
+// back. It needs nothing but the node for that: the payload that was
+// installed and the options of that day are gone by then.
+type fact interface {
+	// name is what it is about, as a person calls it: for a file its path.
 	name() string
-	// check looks at the node, compares and changes nothing.
+	// check looks at the node, compares and changes nothing. It is also the
+	// proof after apply.
 	check(ctx context.Context, n *Node) (state, error)
+	// undo takes back what apply did, and says what was done; "" is nothing.
+	// Those of files come first, the last made first; then those of systemd,
+	// which reads them.
+	undo(ctx context.Context, n *Node) (done string, err error)
+}
+
+// A step is a fact that install brings about. Plan, install, status and
+// uninstall are loops that know nothing of what each step is about. A file is
+// a fileStep, a link a linkStep: one line where the node's steps are listed.
+type step interface {
+	fact
 	// apply makes it so where check said that it is not, and says what was
-	// done. Afterwards check proves it.
+	// done.
 	apply(ctx context.Context, n *Node) (done string, err error)
 }
+
+// placed is what the steps of files have in common: a path, whose entry in
+// the record says how to take it back.
+type placed struct {
+	path string
+}
+
+func (p placed) name() string  { return p.path }
+func (p placed) place() string { return p.path }
+
+func (p placed) undo(_ context.Context, n *Node) (string, error) {
+	if n.record == nil || n.record.find(p.path) == nil {
+		return "", nil
+	}
+	return n.record.takeBack(n.tree, p.path)
+}
+
+// installed is a file, link or folder as the record knows it.
+type installed struct {
+	placed
+	entry *entry
+}
+
+func (i installed) check(_ context.Context, n *Node) (state, error) {
+	have, err := n.tree.look(i.path)
+	if i.entry.Wrote.Kind == payloadFolder {
+		have, err = n.tree.lookPayload(i.path)
+	}
+	if err != nil {
+		return state{}, err
+	}
+	if why := differs(i.entry.Wrote, have); why != "" {
+		return state{word: word(have), why: why}, nil
+	}
+	return good(""), nil
+}
+
+// lasting is for steps of which nothing is taken back: a proof, a loaded
+// module, a running kubelet.
+type lasting struct{}
+
+func (lasting) undo(context.Context, *Node) (string, error) { return "", nil }
 
 // A state is what check found.
 type state struct {
@@ -70,14 +125,21 @@ func word(have object) string {
 
 // fileStep is a file with its content.
 type fileStep struct {
-	path string
+	placed
 	mode fs.FileMode
 	text []byte // content, unless from is set
 	from string // file of this machine that is copied
 }
 
-func (s fileStep) name() string  { return s.path }
-func (s fileStep) place() string { return s.path }
+// textFile is a file of settings.
+func textFile(name, text string) step {
+	return fileStep{placed: placed{name}, mode: 0o644, text: []byte(text)}
+}
+
+// program is a file of this machine that can be run on the node.
+func program(name, from string) step {
+	return fileStep{placed: placed{name}, mode: 0o755, from: from}
+}
 
 func (s fileStep) open() (io.ReadCloser, error) {
 	if s.from == "" {
@@ -152,12 +214,14 @@ func (s fileStep) apply(_ context.Context, n *Node) (string, error) {
 
 // linkStep is a symbolic link.
 type linkStep struct {
-	path, target string
+	placed
+	target string
 }
 
-func (s linkStep) name() string  { return s.path }
-func (s linkStep) place() string { return s.path }
-func (s linkStep) want() object  { return object{Kind: link, Target: s.target} }
+// symlink is a link at name that points at target.
+func symlink(name, target string) step { return linkStep{placed{name}, target} }
+
+func (s linkStep) want() object { return object{Kind: link, Target: s.target} }
 
 func (s linkStep) check(_ context.Context, n *Node) (state, error) {
 	have, err := n.tree.look(s.path)
@@ -184,15 +248,13 @@ func (s linkStep) apply(_ context.Context, n *Node) (string, error) {
 
 // payloadStep is the folder with rbd, its libraries and plugins.
 type payloadStep struct {
-	path     string
+	placed
 	from     string // folder of this machine
 	manifest *payload.Manifest
 }
 
-func (s payloadStep) name() string  { return s.path }
-func (s payloadStep) place() string { return s.path }
-func (s payloadStep) want() object  { return object{Kind: payloadFolder, Digest: s.manifest.Digest} }
-func (s payloadStep) size() string  { return fmt.Sprintf("%.1f MB", float64(s.manifest.Size)/1e6) }
+func (s payloadStep) want() object { return object{Kind: payloadFolder, Digest: s.manifest.Digest} }
+func (s payloadStep) size() string { return fmt.Sprintf("%.1f MB", float64(s.manifest.Size)/1e6) }
 
 func (s payloadStep) check(_ context.Context, n *Node) (state, error) {
 	have, err := n.tree.lookPayload(s.path)

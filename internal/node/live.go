@@ -16,6 +16,7 @@ import (
 // commandStep proves that the command runs. There is nothing to apply: the
 // files before it are what it needs.
 type commandStep struct {
+	lasting
 	path string
 }
 
@@ -49,7 +50,7 @@ func (s commandStep) apply(ctx context.Context, n *Node) (string, error) {
 }
 
 // moduleStep is the rbd module in the running kernel.
-type moduleStep struct{}
+type moduleStep struct{ lasting }
 
 const modulesUnit = "systemd-modules-load.service"
 
@@ -114,8 +115,12 @@ func (s pathStep) apply(ctx context.Context, n *Node) (string, error) {
 	return "", fmt.Errorf("systemd keeps PATH=%s: was it set by systemctl set-environment? then run systemctl unset-environment PATH", strings.TrimSuffix(st.why, ", without "+n.bin()))
 }
 
+func (pathStep) undo(ctx context.Context, n *Node) (string, error) {
+	return "systemd reloaded", n.systemd.reload(ctx)
+}
+
 // kubeletStep is the running kubelet: it must find rbd.
-type kubeletStep struct{}
+type kubeletStep struct{ lasting }
 
 func (kubeletStep) name() string { return "kubelet" }
 

@@ -116,25 +116,46 @@ func (n *Node) steps(ctx context.Context) ([]step, error) {
 	}
 	version := path.Join("versions", manifest.ID)
 	steps := []step{
-		payloadStep{path: path.Join(home(n.Prefix), version), from: n.Payload, manifest: manifest},
-		linkStep{path: path.Join(home(n.Prefix), "current"), target: version},
-		fileStep{path: n.command(), mode: 0o755, from: n.Shim},
+		payloadStep{placed{path.Join(home(n.Prefix), version)}, n.Payload, manifest},
+		symlink(path.Join(home(n.Prefix), "current"), version),
+		program(n.command(), n.Shim),
 	}
-	if n.live() {
-		steps = append(steps, commandStep{n.command()})
-	}
-	steps = append(steps,
-		fileStep{path: "/etc/modules-load.d/rbd.conf", mode: 0o644, text: []byte(systemd.ModulesLoad)},
-		fileStep{path: managerFile, mode: 0o644, text: []byte(systemd.Manager(quoted(servicePath)))},
-	)
+	steps = append(steps, n.commandSteps()...)
+	steps = append(steps, n.parts()...)
+	steps = append(steps, textFile(managerFile, systemd.Manager(quoted(servicePath))))
 	return append(steps, n.liveSteps(after)...), nil
 }
 
+// commandSteps prove the command, before systemd hears of it.
+func (n *Node) commandSteps() []step {
+	if !n.live() {
+		return nil
+	}
+	return []step{commandStep{path: n.command()}}
+}
+
+// liveSteps are those that have to do with the running systemd.
 func (n *Node) liveSteps(after setting) []step {
 	if n.systemd == nil {
 		return nil
 	}
 	return []step{moduleStep{}, pathStep{after}, kubeletStep{}}
+}
+
+// facts are those of the installation that the record tells of, and of the
+// node around it.
+func (n *Node) facts() (files, live []fact, err error) {
+	_, after, err := managerPaths(n.tree)
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, e := range n.record.Entries {
+		files = append(files, installed{placed{e.Path}, e})
+	}
+	for _, s := range append(n.commandSteps(), n.liveSteps(after)...) {
+		live = append(live, s)
+	}
+	return files, live, nil
 }
 
 // servicePath returns the PATH that all services are to get: the one that
@@ -357,41 +378,21 @@ func (n *Node) Status(ctx context.Context, w io.Writer) (ok bool, err error) {
 	if !ok {
 		fmt.Fprintln(w, "changed  the installation is not finished: run install again, or uninstall to take it back")
 	}
-	line := func(name string, st state) {
+	files, live, err := n.facts()
+	if err != nil {
+		return false, err
+	}
+	for _, f := range append(files, live...) {
+		st, err := f.check(ctx, n)
+		if err != nil {
+			return false, err
+		}
 		ok = ok && st.ok
+		name := f.name()
 		if st.why != "" {
 			name += ": " + st.why
 		}
 		fmt.Fprintf(w, "%-8s %s\n", st.word, name)
-	}
-	for _, e := range n.record.Entries {
-		have, err := n.tree.look(e.Path)
-		if e.Wrote.Kind == payloadFolder {
-			have, err = n.tree.lookPayload(e.Path)
-		}
-		if err != nil {
-			return false, err
-		}
-		st := good("")
-		if why := differs(e.Wrote, have); why != "" {
-			st = state{word: word(have), why: why}
-		}
-		line(e.Path, st)
-	}
-	_, after, err := managerPaths(n.tree)
-	if err != nil {
-		return false, err
-	}
-	steps := n.liveSteps(after)
-	if n.live() {
-		steps = slices.Insert(steps, 0, step(commandStep{n.command()}))
-	}
-	for _, s := range steps {
-		st, err := s.check(ctx, n)
-		if err != nil {
-			return false, err
-		}
-		line(s.name(), st)
 	}
 	return ok, nil
 }
@@ -416,13 +417,13 @@ func (n *Node) Uninstall(ctx context.Context) error {
 			n.Say("%d rbd devices are mapped: without %s kubelet cannot unmap them", len(mapped), n.command())
 		}
 	}
-	for _, e := range slices.Backward(n.record.Entries) {
-		began := time.Now()
-		note, err := e.takeBack(n.tree)
-		if err != nil {
-			return err
-		}
-		n.Say("%s (%s)", cmp.Or(note, e.Path+" removed"), took(began))
+	files, live, err := n.facts()
+	if err != nil {
+		return err
+	}
+	slices.Reverse(files)
+	if err := n.undo(ctx, files); err != nil {
+		return err
 	}
 	inner := path.Dir(n.record.path) + "/"
 	for _, dir := range slices.Backward(n.record.Folders) {
@@ -433,12 +434,8 @@ func (n *Node) Uninstall(ctx context.Context) error {
 			return err
 		}
 	}
-	if n.systemd != nil {
-		began := time.Now()
-		if err := n.systemd.reload(ctx); err != nil {
-			return err
-		}
-		n.Say("systemd reloaded (%s)", took(began))
+	if err := n.undo(ctx, live); err != nil {
+		return err
 	}
 	if err := n.record.drop(n.tree); err != nil {
 		return err
@@ -447,6 +444,20 @@ func (n *Node) Uninstall(ctx context.Context) error {
 	n.Say("uninstalled (%s)", took(start))
 	if n.live() {
 		n.Say("a running kubelet and the loaded module are left as they are until their next start")
+	}
+	return nil
+}
+
+func (n *Node) undo(ctx context.Context, facts []fact) error {
+	for _, f := range facts {
+		began := time.Now()
+		done, err := f.undo(ctx, n)
+		if err != nil {
+			return err
+		}
+		if done != "" {
+			n.Say("%s (%s)", done, took(began))
+		}
 	}
 	return nil
 }

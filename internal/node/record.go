@@ -2,6 +2,7 @@ package node
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -202,8 +203,15 @@ func (r *record) replace(t *tree, name string, wrote, now object) error {
 	return nil
 }
 
-// takeBack makes a path what it was before the first install. It returns
-// what a person should know, or "".
+// takeBack makes a path what it was before the first install and says what
+// it did. The record keeps its entry: what is taken back can be cut off and
+// taken back again.
+func (r *record) takeBack(t *tree, name string) (string, error) {
+	note, err := r.find(name).takeBack(t)
+	return cmp.Or(note, name+" removed"), err
+}
+
+// takeBack returns what a person should know, or "".
 func (e *entry) takeBack(t *tree) (string, error) {
 	if err := t.remove(newName(e.Path)); err != nil {
 		return "", err
