@@ -27,11 +27,15 @@ const tools = "/root/opt-rbd"
 // A testNode is a node with the installer on it.
 type testNode struct {
 	*node.Node
-	t *testing.T
+	t    *testing.T
+	bare string // its files before the first installation, see files
+	path string // the PATH of its services then
 }
 
 // in is the node for a subtest: its failures are the subtest's.
-func (n testNode) in(t *testing.T) testNode { return testNode{n.For(t), t} }
+func (n testNode) in(t *testing.T) testNode {
+	return testNode{n.For(t), t, n.bare, n.path}
+}
 
 // installer runs it and returns all that it said.
 func (n testNode) installer(code int, args ...string) string {
@@ -142,221 +146,37 @@ func TestInstaller(t *testing.T) {
 		t.Fatalf("make bin/shim bin/installer: %v: %s", err, out)
 	}
 	content := tinyPayload(t)
-	n := testNode{node.Start(t, node.Options{}), t}
+	n := testNode{Node: node.Start(t, node.Options{}), t: t}
 	n.PutFile(tools+"/installer", "../../bin/installer")
 	n.PutFile(tools+"/shim", "../../bin/shim")
 	n.PutDir(tools+"/payload", content)
 
-	before := n.files()
-	pathBefore := n.servicePath()
+	n.bare = n.files()
+	n.path = n.servicePath()
 	if r := n.Run("sh", "-c", "command -v rbd /opt/bin/rbd; test ! -e /sys/bus/rbd"); r.Code != 0 || r.Stdout != "" {
 		t.Fatalf("a node with rbd: %v", r)
 	}
 
-	ok := t.Run("without kubelet", func(t *testing.T) {
-		n := n.in(t)
-		n.contains(n.installer(1, "status"), "nothing is installed in /opt")
-		n.contains(n.installer(2, "plan"), `+DefaultEnvironment="PATH=`+pathBefore+`:/opt/bin"`, "+++ /etc/modules-load.d/rbd.conf", "restart systemd-modules-load.service", "reload systemd")
-		n.same(before, "after plan")
-
-		said := n.installer(0, "install", "--kubelet-unit", "k3s")
-		n.contains(said, "no k3s.service on this node", "module rbd loaded", "/opt/bin/rbd --version: rbd of the test", "installed (")
-		n.Must("test", "-e", "/sys/bus/rbd/add_single_major")
-		if got := n.servicePath(); got != pathBefore+":/opt/bin" {
-			t.Errorf("a service gets PATH=%s", got)
+	// One boot for all: each leaves the node as it found it, so the first that
+	// fails is the last that runs.
+	for _, theme := range []struct {
+		name string
+		run  func(testNode)
+	}{
+		{"without kubelet", withoutKubelet},
+		{"with kubelet", withKubelet},
+		{"kubelet with a PATH of its own", kubeletWithPath},
+		{"kubelet does not come back", kubeletStaysDown},
+		{"kubelet whose program sets PATH", kubeletSetsPath},
+		{"ended by SIGTERM", endedBySignal},
+		{"PATH beaten for all services", pathBeaten},
+		{"module that must not be loaded", moduleRefused},
+		{"files only", filesOnly},
+		{"other user", otherUser},
+		{"without a bus", withoutBus},
+	} {
+		if !t.Run(theme.name, func(t *testing.T) { theme.run(n.in(t)) }) {
+			return
 		}
-		n.contains(n.Must("systemd-run", "--quiet", "--pipe", "--wait", "sh", "-c", "rbd --version"), "rbd of the test")
-
-		installed := n.files()
-		n.installer(0, "plan")
-		n.installer(0, "status")
-		n.contains(n.installer(0, "install"), "nothing to do")
-		n.same(installed, "after a second install")
-
-		// kubelet comes later.
-		n.installer(0, "install", "--kubelet-unit", "kubelet")
-
-		n.Shell("rm /etc/modules-load.d/rbd.conf")
-		n.contains(n.installer(1, "status"), "missing  /etc/modules-load.d/rbd.conf")
-		n.contains(n.installer(0, "install"), "/etc/modules-load.d/rbd.conf written")
-
-		n.contains(n.installer(0, "uninstall"), "systemd reloaded", "uninstalled (")
-		n.same(before, "after uninstall")
-		if got := n.servicePath(); got != pathBefore {
-			t.Errorf("after uninstall a service gets PATH=%s", got)
-		}
-	})
-	ok = ok && t.Run("with kubelet", func(t *testing.T) {
-		n := n.in(t)
-		n.unloadModule()
-		n.kubelet()
-		first := n.pid()
-		n.contains(n.installer(2, "plan"), "restart kubelet.service")
-		said := n.installer(0, "install")
-		second := n.pid()
-		n.contains(said, "kubelet.service restarted, pid "+second+", was "+first, "pid "+second+", finds /opt/bin/rbd")
-		if n.starts() != 2 || first == second {
-			t.Errorf("%d starts, pid %s, then %s", n.starts(), first, second)
-		}
-		n.contains(n.Shell(`tr '\0' '\n' <"/proc/$1/environ"`, second), "PATH="+pathBefore+":/opt/bin")
-
-		n.installer(0, "status")
-		n.contains(n.installer(0, "install"), "nothing to do")
-		// The module alone is missing: it is loaded, kubelet is left alone.
-		n.unloadModule()
-		n.contains(n.installer(1, "status"), "missing  kernel module rbd: not loaded")
-		n.contains(n.installer(0, "install"), "module rbd loaded")
-		if n.pid() != second || n.starts() != 2 {
-			t.Errorf("kubelet was restarted: pid %s, %d starts", n.pid(), n.starts())
-		}
-
-		n.installer(0, "uninstall")
-		if n.pid() != second {
-			t.Error("uninstall restarted kubelet")
-		}
-		n.same(before, "after uninstall")
-		n.noKubelet()
-	})
-	ok = ok && t.Run("kubelet with a PATH of its own", func(t *testing.T) {
-		n := n.in(t)
-		for name, c := range map[string]struct{ unit, fixed, want string }{
-			"Environment":     {"Environment=PATH=/usr/sbin:/usr/bin", "Environment=PATH=/usr/sbin:/usr/bin:/opt/bin", "kubelet.service sets its own PATH=/usr/sbin:/usr/bin by Environment=, which beats that of systemd: add :/opt/bin there"},
-			"EnvironmentFile": {"EnvironmentFile=/run/kubelet.env", "EnvironmentFile=/run/kubelet.env", "kubelet.service sets its own PATH=/usr/bin:/usr/sbin by EnvironmentFile=/run/kubelet.env, which beats"},
-		} {
-			t.Run(name, func(t *testing.T) {
-				n := n.in(t)
-				n.Put("/run/kubelet.env", []byte("X=1\nPATH=/usr/bin:/usr/sbin\n"), 0o644)
-				n.kubelet(c.unit)
-				pid := n.pid()
-				n.contains(n.installer(1, "install"), c.want)
-				if n.pid() != pid {
-					t.Error("kubelet was restarted, which cannot help")
-				}
-				n.contains(n.installer(1, "status"), "changed  kubelet: kubelet.service sets its own PATH")
-
-				// The admin does as told.
-				n.Put("/run/kubelet.env", []byte("PATH=/usr/bin:/usr/sbin:/opt/bin\n"), 0o644)
-				n.kubelet(c.fixed)
-				pid = n.pid()
-				n.contains(n.installer(0, "install"), "finds /opt/bin/rbd")
-				if n.pid() != pid {
-					t.Error("kubelet was restarted for nothing")
-				}
-			})
-		}
-		n.installer(0, "uninstall")
-		n.same(before, "after uninstall")
-		n.noKubelet()
-	})
-	ok = ok && t.Run("kubelet does not come back", func(t *testing.T) {
-		n := n.in(t)
-		for name, c := range map[string]struct{ unit, want string }{
-			"once":          {"Restart=no", "kubelet.service does not stay up after its restart: failed"},
-			"again anew":    {"Restart=always\nRestartSec=2s", "kubelet.service does not stay up after its restart: "},
-			"never started": {"ExecStartPre=/bin/sh -c 'test ! -e /run/kubelet.broken'", `restart kubelet.service: the job ended as "failed": see journalctl -u kubelet.service`},
-		} {
-			t.Run(name, func(t *testing.T) {
-				n := n.in(t)
-				n.kubelet(c.unit)
-				n.Put("/run/kubelet.broken", nil, 0o644)
-				n.contains(n.installer(1, "install", "--timeout", "6s"), c.want)
-				n.Must("rm", "/run/kubelet.broken")
-				if name == "once" { // and then somebody repairs it
-					n.contains(n.installer(1, "status"), "changed  the installation is not finished")
-					n.Must("systemctl", "restart", "kubelet.service")
-					n.contains(n.installer(0, "install"), "finds /opt/bin/rbd")
-				}
-				n.installer(0, "uninstall")
-				n.noKubelet()
-			})
-		}
-		n.same(before, "after uninstall")
-	})
-	ok = ok && t.Run("kubelet whose program sets PATH", func(t *testing.T) {
-		n := n.in(t)
-		n.kubelet("ExecStart=", "ExecStart=/bin/sh -c 'echo started >>/run/kubelet.starts; export PATH=/usr/bin; exec sleep infinity'")
-		for range 2 {
-			n.contains(n.installer(1, "install"), "kubelet.service was restarted and still has no /opt/bin in its PATH")
-			if n.starts() != 2 {
-				t.Errorf("%d starts, not 2: it is restarted once", n.starts())
-			}
-		}
-		n.installer(0, "uninstall")
-		n.same(before, "after uninstall")
-		n.noKubelet()
-	})
-	ok = ok && t.Run("ended by SIGTERM", func(t *testing.T) {
-		n := n.in(t)
-		n.kubelet("ExecStartPre=/bin/sh -c 'test ! -e /run/kubelet.slow || { touch /run/kubelet.starting; sleep 300; }'")
-		n.Put("/run/kubelet.slow", nil, 0o644)
-		r := n.Run("sh", "-c", `"$0" install & until test -e /run/kubelet.starting; do sleep 0.1; done; kill -TERM $!; wait $!`, tools+"/installer")
-		if want := "installer: interrupted: run install again to finish, or uninstall to take it back\n"; r.Code != 1 || r.Stderr != want {
-			t.Errorf("%+v", r)
-		}
-		n.Must("test", "-e", "/etc/systemd/system.conf.d/50-opt-rbd.conf")
-		n.noKubelet()
-		n.installer(0, "uninstall")
-		n.same(before, "after uninstall")
-	})
-	ok = ok && t.Run("PATH beaten for all services", func(t *testing.T) {
-		n := n.in(t)
-		n.Must("systemctl", "set-environment", "PATH=/usr/sbin:/usr/bin")
-		n.contains(n.installer(1, "install"), "systemctl unset-environment PATH")
-		n.Must("systemctl", "unset-environment", "PATH")
-		n.Put("/run/systemd/system.conf.d/90-site.conf", []byte("[Manager]\nDefaultEnvironment=PATH=/usr/bin:/usr/sbin\n"), 0o644)
-		n.Must("systemctl", "daemon-reload")
-		n.contains(n.installer(1, "install"), "/run/systemd/system.conf.d/90-site.conf sets PATH after 50-opt-rbd.conf and beats it: add :/opt/bin there")
-		// The same under a name that comes before ours is extended.
-		n.Shell("cd /run/systemd/system.conf.d; mv 90-site.conf 10-site.conf; systemctl daemon-reload")
-		n.installer(0, "install")
-		if got := n.servicePath(); got != "/usr/bin:/usr/sbin:/opt/bin" {
-			t.Errorf("a service gets PATH=%s", got)
-		}
-		n.installer(0, "uninstall")
-		n.Shell("rm -r /run/systemd/system.conf.d; systemctl daemon-reload")
-		n.same(before, "after uninstall")
-	})
-	ok = ok && t.Run("module that must not be loaded", func(t *testing.T) {
-		n := n.in(t)
-		n.unloadModule()
-		n.Put("/run/modprobe.d/no.conf", []byte("blacklist rbd\n"), 0o644)
-		n.contains(n.installer(1, "install"), "the kernel has no rbd module loaded")
-		n.Must("rm", "/run/modprobe.d/no.conf")
-		n.installer(0, "install")
-		n.installer(0, "uninstall")
-		n.same(before, "after uninstall")
-	})
-	ok = ok && t.Run("files only", func(t *testing.T) {
-		n := n.in(t)
-		n.unloadModule()
-		n.installer(0, "install", "--no-restart")
-		n.installer(0, "plan", "--no-restart")
-		if n.servicePath() != pathBefore || n.Run("test", "-e", "/sys/bus/rbd").Code == 0 {
-			t.Error("--no-restart reloaded or loaded something")
-		}
-		n.contains(n.installer(1, "status"), "missing  kernel module rbd")
-		n.installer(0, "uninstall")
-		n.same(before, "after uninstall")
-	})
-	ok = ok && t.Run("other user", func(t *testing.T) {
-		n := n.in(t)
-		n.Shell("cp -r /root/opt-rbd /var/tmp/opt-rbd")
-		r := n.Run("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "/var/tmp/opt-rbd/installer", "install")
-		if want := "installer: only root can install: run it with sudo\n"; r.Code != 1 || r.Stderr != want {
-			t.Errorf("%v", r)
-		}
-		n.same(before, "after a refused install")
-	})
-	_ = ok && t.Run("without a bus", func(t *testing.T) {
-		n := n.in(t)
-		n.Shell("mv /run/dbus/system_bus_socket /run/dbus/hidden")
-		n.contains(n.installer(0, "install"), "installed (")
-		n.Shell("mv /run/systemd/private /run/systemd/hidden; mv /run/systemd/system /run/systemd/not")
-		n.contains(n.installer(1, "install"), "systemd does not run here: --no-restart")
-		n.Shell("mv /run/systemd/not /run/systemd/system")
-		n.contains(n.installer(1, "install"), "cannot reach systemd over D-Bus")
-		n.Shell("mv /run/systemd/hidden /run/systemd/private; mv /run/dbus/hidden /run/dbus/system_bus_socket")
-		n.installer(0, "uninstall")
-		n.same(before, "after uninstall")
-	})
+	}
 }

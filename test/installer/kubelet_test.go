@@ -1,0 +1,122 @@
+package installer
+
+import (
+	"testing"
+)
+
+func withKubelet(n testNode) {
+	t := n.t
+	n.unloadModule()
+	n.kubelet()
+	first := n.pid()
+	n.contains(n.installer(2, "plan"), "restart kubelet.service")
+	said := n.installer(0, "install")
+	second := n.pid()
+	n.contains(said, "kubelet.service restarted, pid "+second+", was "+first, "pid "+second+", finds /opt/bin/rbd")
+	if n.starts() != 2 || first == second {
+		t.Errorf("%d starts, pid %s, then %s", n.starts(), first, second)
+	}
+	n.contains(n.Shell(`tr '\0' '\n' <"/proc/$1/environ"`, second), "PATH="+n.path+":/opt/bin")
+
+	n.installer(0, "status")
+	n.contains(n.installer(0, "install"), "nothing to do")
+	// The module alone is missing: it is loaded, kubelet is left alone.
+	n.unloadModule()
+	n.contains(n.installer(1, "status"), "missing  kernel module rbd: not loaded")
+	n.contains(n.installer(0, "install"), "module rbd loaded")
+	if n.pid() != second || n.starts() != 2 {
+		t.Errorf("kubelet was restarted: pid %s, %d starts", n.pid(), n.starts())
+	}
+
+	n.installer(0, "uninstall")
+	if n.pid() != second {
+		t.Error("uninstall restarted kubelet")
+	}
+	n.same(n.bare, "after uninstall")
+	n.noKubelet()
+}
+
+func kubeletWithPath(n testNode) {
+	t := n.t
+	for name, c := range map[string]struct{ unit, fixed, want string }{
+		"Environment":     {"Environment=PATH=/usr/sbin:/usr/bin", "Environment=PATH=/usr/sbin:/usr/bin:/opt/bin", "kubelet.service sets its own PATH=/usr/sbin:/usr/bin by Environment=, which beats that of systemd: add :/opt/bin there"},
+		"EnvironmentFile": {"EnvironmentFile=/run/kubelet.env", "EnvironmentFile=/run/kubelet.env", "kubelet.service sets its own PATH=/usr/bin:/usr/sbin by EnvironmentFile=/run/kubelet.env, which beats"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			n := n.in(t)
+			n.Put("/run/kubelet.env", []byte("X=1\nPATH=/usr/bin:/usr/sbin\n"), 0o644)
+			n.kubelet(c.unit)
+			pid := n.pid()
+			n.contains(n.installer(1, "install"), c.want)
+			if n.pid() != pid {
+				t.Error("kubelet was restarted, which cannot help")
+			}
+			n.contains(n.installer(1, "status"), "changed  kubelet: kubelet.service sets its own PATH")
+
+			// The admin does as told.
+			n.Put("/run/kubelet.env", []byte("PATH=/usr/bin:/usr/sbin:/opt/bin\n"), 0o644)
+			n.kubelet(c.fixed)
+			pid = n.pid()
+			n.contains(n.installer(0, "install"), "finds /opt/bin/rbd")
+			if n.pid() != pid {
+				t.Error("kubelet was restarted for nothing")
+			}
+		})
+	}
+	n.installer(0, "uninstall")
+	n.same(n.bare, "after uninstall")
+	n.noKubelet()
+}
+
+func kubeletStaysDown(n testNode) {
+	t := n.t
+	for name, c := range map[string]struct{ unit, want string }{
+		"once":          {"Restart=no", "kubelet.service does not stay up after its restart: failed"},
+		"again anew":    {"Restart=always\nRestartSec=2s", "kubelet.service does not stay up after its restart: "},
+		"never started": {"ExecStartPre=/bin/sh -c 'test ! -e /run/kubelet.broken'", `restart kubelet.service: the job ended as "failed": see journalctl -u kubelet.service`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			n := n.in(t)
+			n.kubelet(c.unit)
+			n.Put("/run/kubelet.broken", nil, 0o644)
+			n.contains(n.installer(1, "install", "--timeout", "6s"), c.want)
+			n.Must("rm", "/run/kubelet.broken")
+			if name == "once" { // and then somebody repairs it
+				n.contains(n.installer(1, "status"), "changed  the installation is not finished")
+				n.Must("systemctl", "restart", "kubelet.service")
+				n.contains(n.installer(0, "install"), "finds /opt/bin/rbd")
+			}
+			n.installer(0, "uninstall")
+			n.noKubelet()
+		})
+	}
+	n.same(n.bare, "after uninstall")
+}
+
+func kubeletSetsPath(n testNode) {
+	t := n.t
+	n.kubelet("ExecStart=", "ExecStart=/bin/sh -c 'echo started >>/run/kubelet.starts; export PATH=/usr/bin; exec sleep infinity'")
+	for range 2 {
+		n.contains(n.installer(1, "install"), "kubelet.service was restarted and still has no /opt/bin in its PATH")
+		if n.starts() != 2 {
+			t.Errorf("%d starts, not 2: it is restarted once", n.starts())
+		}
+	}
+	n.installer(0, "uninstall")
+	n.same(n.bare, "after uninstall")
+	n.noKubelet()
+}
+
+func endedBySignal(n testNode) {
+	t := n.t
+	n.kubelet("ExecStartPre=/bin/sh -c 'test ! -e /run/kubelet.slow || { touch /run/kubelet.starting; sleep 300; }'")
+	n.Put("/run/kubelet.slow", nil, 0o644)
+	r := n.Run("sh", "-c", `"$0" install & until test -e /run/kubelet.starting; do sleep 0.1; done; kill -TERM $!; wait $!`, tools+"/installer")
+	if want := "installer: interrupted: run install again to finish, or uninstall to take it back\n"; r.Code != 1 || r.Stderr != want {
+		t.Errorf("%+v", r)
+	}
+	n.Must("test", "-e", "/etc/systemd/system.conf.d/50-opt-rbd.conf")
+	n.noKubelet()
+	n.installer(0, "uninstall")
+	n.same(n.bare, "after uninstall")
+}
