@@ -27,7 +27,9 @@ type optionKind struct {
 	value func(string) (string, bool) // nil for a switch
 }
 
-var mapKinds = func() map[string]optionKind {
+// mapKinds is a function, as unmapKinds is, so that only a call that has
+// options pays for the table.
+func mapKinds() map[string]optionKind {
 	kinds := map[string]optionKind{
 		"fsid":              {value: uuidValue},
 		"ip":                {value: addrValue},
@@ -52,20 +54,22 @@ var mapKinds = func() map[string]optionKind {
 		kinds[name] = optionKind{key: name}
 	}
 	return kinds
-}()
+}
 
-var unmapKinds = map[string]optionKind{
-	"force":  {key: "force"},
-	"udev":   {key: "udev"},
-	"noudev": {key: "udev"},
+func unmapKinds() map[string]optionKind {
+	return map[string]optionKind{
+		"force":  {key: "force"},
+		"udev":   {key: "udev"},
+		"noudev": {key: "udev"},
+	}
 }
 
 // Parse adds the options of one -o. Of options that exclude each other the
 // last one stands. An error is an [*Error] with EINVAL.
-func (o *MapOptions) Parse(text string) error { return o.parse("map", mapKinds, text) }
+func (o *MapOptions) Parse(text string) error { return o.parse("map", mapKinds(), text) }
 
 // Parse adds the options of one -o. An error is an [*Error] with EINVAL.
-func (o *UnmapOptions) Parse(text string) error { return o.parse("unmap", unmapKinds, text) }
+func (o *UnmapOptions) Parse(text string) error { return o.parse("unmap", unmapKinds(), text) }
 
 // SetReadOnly is --read-only, which beats any -o before it.
 func (o *MapOptions) SetReadOnly() { o.set("rw", "ro") }

@@ -1,0 +1,79 @@
+// What runs before anything else of this program or of a shared library:
+// functions in .preinit_array come before the constructors of all libraries,
+// and long before Go's runtime looks at argv and environment.
+
+#define _GNU_SOURCE
+#include <malloc.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23 // Linux 5.14; older kernels refuse it and nothing is lost
+#endif
+
+// A key on the command line can be read by everyone who may list processes.
+// So each one is moved to the heap, where Go finds it, and overwritten where
+// the kernel shows it.
+
+static void hide(char **word, size_t from) {
+	char *copy = strdup(*word);
+	if (copy == NULL)
+		return;
+	memset(*word + from, '*', strlen(*word + from));
+	*word = copy;
+}
+
+static void hide_keys(int argc, char **argv, char **envp) {
+	for (int i = 1; i < argc; i++) {
+		if (strncmp(argv[i], "--key=", 6) == 0) {
+			hide(&argv[i], 6);
+		} else if (strcmp(argv[i], "--key") == 0 && i + 1 < argc) {
+			i++;
+			hide(&argv[i], 0);
+		}
+	}
+	for (char **env = envp; *env != NULL; env++) {
+		if (strncmp(*env, "CEPH_ARGS=", 10) == 0 && strstr(*env, "--key") != NULL)
+			hide(env, 10);
+	}
+}
+
+// Constructors of libceph-common make a table of all options of Ceph, first on
+// the stack and then on the heap, and page by page: every second page fault of
+// a short command is theirs. The kernel is asked for these pages at once.
+// Sizes are what Ceph 16 touches; a few pages too many or too few matter little.
+enum {
+	page = 4096,
+	stack_pages = 250,
+	heap_pages = 500,
+};
+
+static void populate(void) {
+	// One heap for all of it, so that there is a range to ask for. What is
+	// larger than an object of an image is still given back when it is freed.
+	mallopt(M_TOP_PAD, 4 << 20);
+	mallopt(M_MMAP_THRESHOLD, 4 << 20);
+	void *first = malloc(1);
+	if (first != NULL)
+		madvise((void *)((uintptr_t)first & -(uintptr_t)page), heap_pages * page, MADV_POPULATE_WRITE);
+	free(first);
+
+	// The stack grows down to where it is touched, if it may.
+	struct rlimit limit;
+	if (getrlimit(RLIMIT_STACK, &limit) != 0 || limit.rlim_cur < 2 * stack_pages * page)
+		return;
+	char here;
+	volatile char *low = (char *)((uintptr_t)&here & -(uintptr_t)page) - stack_pages * page;
+	*low = 0;
+	madvise((void *)low, stack_pages * page, MADV_POPULATE_WRITE);
+}
+
+static void start(int argc, char **argv, char **envp) {
+	populate();
+	hide_keys(argc, argv, envp);
+}
+
+__attribute__((section(".preinit_array"), used)) static void (*const entry)(int, char **, char **) = start;
