@@ -36,6 +36,8 @@ var commands = concat(
 	snapCommands,
 	featureCommands,
 	lockCommands,
+	exportCommands,
+	importCommands,
 	deviceCommands,
 )
 
@@ -126,7 +128,7 @@ func run(argv []string, stdout *bufio.Writer, stderr io.Writer) int {
 		cluster.Shutdown()
 	}
 	for _, o := range line.Deprecated() {
-		fmt.Fprintf(stderr, "rbd: --%s is deprecated, %s\n", o.Name, o.Help)
+		fmt.Fprintf(stderr, "rbd: %s is deprecated, %s\n", strings.TrimSuffix(optionTitle(*o), " "+o.Arg), o.Help)
 	}
 	if cluster.UserGiven {
 		fmt.Fprintln(stderr, "rbd: --user is deprecated, use --id")

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"math/bits"
+	"slices"
 	"strconv"
 	"syscall"
 
@@ -25,6 +26,10 @@ var (
 		{Name: "journal-splay-width", Arg: "arg", Help: "number of active journal objects", Check: isA(unsigned)},
 		{Name: "journal-object-size", Arg: "arg", Help: "size of journal objects [4K <= size <= 64M]", Check: sizeBetween(4<<10, 64<<20)},
 		{Name: "journal-pool", Arg: "arg", Help: "pool for journal objects"},
+	}
+	formatOptions = []args.Option{
+		{Name: "image-format", Arg: "arg", Help: "image format [default: 2]", Check: between(1, 2)},
+		{Name: "new-format", Hidden: true, Help: "use --image-format 2"},
 	}
 	createOptions = append([]args.Option{
 		{Name: "order", Arg: "arg", Hidden: true, Help: "use --object-size", Check: between(12, 25)},
@@ -57,13 +62,11 @@ var createCommand = &command{
 	Command: args.Command{
 		Path:     []string{"create"},
 		Operands: []args.Operand{imageSpec},
-		Options: append(append([]args.Option{
-			poolOption, namespaceOption, imageOption,
-			{Name: "image-format", Arg: "arg", Help: "image format [default: 2]", Check: between(1, 2)},
-			{Name: "new-format", Hidden: true, Help: "use --image-format 2"},
-		}, createOptions...),
-			args.Option{Name: "thick-provision", Help: "fully allocate storage and zero image"},
-			sizeOption, noProgress),
+		Options: slices.Concat(
+			[]args.Option{poolOption, namespaceOption, imageOption},
+			formatOptions, createOptions,
+			[]args.Option{{Name: "thick-provision", Help: "fully allocate storage and zero image"}, sizeOption, noProgress},
+		),
 		Short: "Create an empty image.",
 		Long:  featureLegend,
 	},

@@ -262,6 +262,14 @@ func play(t *testing.T, steps []step, compared func(step, string)) {
 				}
 				return answer{}, os.WriteFile(filepath.Join(s.dir, st.words[0]), []byte(expand(st.content, vars)), 0o600)
 			})
+		case "random":
+			data, err := randomData(st.words[1], st.words[2])
+			if err != nil {
+				t.Fatal(err)
+			}
+			both(t, func(s *side) (answer, error) {
+				return answer{}, os.WriteFile(filepath.Join(s.dir, st.words[0]), data, 0o600)
+			})
 		case "watch":
 			both(t, func(s *side) (answer, error) { return answer{}, s.watch(st.words) })
 		case "unwatch":
@@ -272,6 +280,12 @@ func play(t *testing.T, steps []step, compared func(step, string)) {
 			if g.code != 0 || o.code != 0 {
 				t.Fatalf("line %d: %s\n%s\n%s", st.number, st.text, g, o)
 			}
+		case "check":
+			// The genuine tool tells of both sides what is there.
+			g, o := both(t, func(s *side) (answer, error) { return s.run(genuine.program, st.words, st.stdin) })
+			compared(st, compare(g, o, false))
+		case "same":
+			compared(st, sameFile(st.words[0]))
 		case "rbd", "~rbd":
 			g, o := both(t, func(s *side) (answer, error) { return s.run(s.program, st.words, st.stdin) })
 			t.Logf("%4d ms, ours %4d ms: %s", g.took.Milliseconds(), o.took.Milliseconds(), st.text)
@@ -288,6 +302,37 @@ func play(t *testing.T, steps []step, compared func(step, string)) {
 			t.Errorf("afterwards, rbd %q differs:\n%s", words, diff)
 		}
 	}
+}
+
+// sameFile tells how files of both sides differ: in mode, or from which byte on.
+func sameFile(name string) string {
+	var modes []os.FileMode
+	var contents [][]byte
+	for _, s := range []*side{genuine, ours} {
+		path := filepath.Join(s.dir, name)
+		info, err := os.Stat(path)
+		if err != nil {
+			return err.Error() + "\n"
+		}
+		data, err := os.ReadFile(path)
+		if err != nil {
+			return err.Error() + "\n"
+		}
+		modes, contents = append(modes, info.Mode()), append(contents, data)
+	}
+	g, o := contents[0], contents[1]
+	switch {
+	case modes[0] != modes[1]:
+		return fmt.Sprintf("genuine has mode %v, ours %v\n", modes[0], modes[1])
+	case len(g) != len(o):
+		return fmt.Sprintf("genuine has %d bytes, ours %d\n", len(g), len(o))
+	}
+	for at := range g {
+		if g[at] != o[at] {
+			return fmt.Sprintf("from byte %d on: genuine has %q, ours %q\n", at, g[at:min(at+64, len(g))], o[at:min(at+64, len(o))])
+		}
+	}
+	return ""
 }
 
 // Each command stands in the general help as in the genuine tool's.

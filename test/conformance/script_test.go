@@ -5,9 +5,11 @@ import (
 	"context"
 	"flag"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"regexp"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -47,11 +49,15 @@ func readScript(path string) ([]step, error) {
 		}
 		switch s.kind {
 		case "rbd", "~rbd", "unwatch":
-		case "setup":
+		case "setup", "check":
 			if len(s.words) == 0 || s.words[0] != "rbd" {
-				return nil, fmt.Errorf("%s:%d: setup is followed by a line that begins with rbd", path, number)
+				return nil, fmt.Errorf("%s:%d: %s is followed by a line that begins with rbd", path, number, s.kind)
 			}
 			s.words = s.words[1:]
+		case "same":
+			if len(s.words) != 1 {
+				return nil, fmt.Errorf("%s:%d: same NAME", path, number)
+			}
 		case "env":
 			name, value, ok := strings.Cut(strings.Join(s.words, " "), "=")
 			if !ok {
@@ -61,6 +67,10 @@ func readScript(path string) ([]step, error) {
 		case "watch":
 			if len(s.words) == 0 {
 				return nil, fmt.Errorf("%s:%d: watch IMAGE", path, number)
+			}
+		case "random":
+			if len(s.words) != 3 {
+				return nil, fmt.Errorf("%s:%d: random NAME BYTES SEED", path, number)
 			}
 		case "file":
 			if len(s.words) != 2 {
@@ -114,6 +124,29 @@ func splitWords(text string) ([]string, error) {
 		words = append(words, word.String())
 	}
 	return words, nil
+}
+
+// randomData is the same for the same seed: bytes with ranges of zeros between
+// them, many of them small and some of them larger than objects.
+func randomData(size, seed string) ([]byte, error) {
+	n, err := strconv.Atoi(size)
+	if err != nil {
+		return nil, err
+	}
+	number, err := strconv.ParseUint(seed, 10, 64)
+	if err != nil {
+		return nil, err
+	}
+	r := rand.New(rand.NewPCG(number, 0))
+	data := make([]byte, n)
+	for at := 0; at < n; {
+		end := min(n, at+1+r.IntN(1<<(4+r.IntN(18))))
+		for ; at < end; at++ {
+			data[at] = byte(r.Uint32())
+		}
+		at += r.IntN(1 << (8 + r.IntN(15)))
+	}
+	return data, nil
 }
 
 var variable = regexp.MustCompile(`\$[A-Z_0-9]+`)

@@ -1,0 +1,703 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"syscall"
+
+	"github.com/ceph/go-ceph/rados"
+	"github.com/ceph/go-ceph/rbd"
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+
+	"github.com/opt-rbd/opt-rbd/internal/args"
+	"github.com/opt-rbd/opt-rbd/internal/errno"
+	"github.com/opt-rbd/opt-rbd/internal/librbd"
+	"github.com/opt-rbd/opt-rbd/internal/spec"
+	"github.com/opt-rbd/opt-rbd/internal/stream"
+)
+
+var (
+	importPath       = args.Operand{Name: "path-name", Help: "import file (or '-' for stdin)"}
+	importPathOption = args.Option{Name: "path", Arg: "arg", Help: importPath.Help}
+)
+
+var importCommands = []*command{
+	{
+		Command: args.Command{
+			Path:     []string{"import"},
+			Operands: []args.Operand{importPath, destSpec},
+			Options: slices.Concat(
+				[]args.Option{importPathOption, destPoolOption, destNamespaceOption, destOption},
+				formatOptions, createOptions,
+				[]args.Option{
+					sparseSizeOption, noProgress, exportFormatOption,
+					{Name: "pool", Short: "p", Arg: "arg", Hidden: true, Help: "use --dest-pool"},
+					{Name: "image", Arg: "arg", Hidden: true, Help: "use --dest"},
+				}),
+			Short: "Import image from file.",
+			Long:  featureLegend,
+		},
+		run: importImage,
+	},
+	{
+		Command: args.Command{
+			Path:     []string{"import-diff"},
+			Operands: []args.Operand{importPath, imageSpec},
+			Options: []args.Option{
+				importPathOption, poolOption, namespaceOption, imageOption, sparseSizeOption, noProgress,
+			},
+			Short: "Import an incremental diff.",
+		},
+		run: importDiff,
+	},
+	{
+		Command: args.Command{
+			Path: []string{"merge-diff"},
+			Operands: []args.Operand{
+				{Name: "diff1-path", Help: "path to first diff (or '-' for stdin)"},
+				{Name: "diff2-path", Help: "path to second diff"},
+				{Name: "path-name", Help: "path to merged diff (or '-' for stdout)"},
+			},
+			Options: []args.Option{
+				{Name: "path", Arg: "arg", Help: "path to merged diff (or '-' for stdout)"},
+				noProgress,
+			},
+			Short: "Merge two diff exports together.",
+		},
+		run: mergeDiff,
+	},
+}
+
+// defaultSparseSize is how many zero bytes in a row are left out.
+const defaultSparseSize = 4096
+
+func (c *call) sparseSize() uint64 {
+	if !c.IsSet("sparse-size") {
+		return defaultSparseSize
+	}
+	return c.number("sparse-size", bytes)
+}
+
+// streamError gives the failures of a stream the numbers that rbd ends with.
+func streamError(err error) error {
+	if err == nil {
+		return nil
+	}
+	var code syscall.Errno
+	var (
+		banner *stream.BannerError
+		check  *stream.CheckError
+		merge  *stream.MergeError
+		decode *stream.DecodeError
+	)
+	switch {
+	case errors.Is(err, stream.ErrShort):
+		code = syscall.EDOM
+	case errors.Is(err, stream.ErrOrder), errors.Is(err, stream.ErrRecord):
+		code = syscall.EOPNOTSUPP
+	case errors.Is(err, stream.ErrBanner), errors.Is(err, stream.ErrName), errors.Is(err, stream.ErrGap),
+		errors.As(err, &banner), errors.As(err, &check):
+		code = syscall.EINVAL
+	case errors.As(err, &merge), errors.As(err, &decode):
+		code = errno.Code(err)
+	default:
+		return err
+	}
+	line := &errno.Error{Code: code, Line: err.Error(), Bare: errors.Is(err, stream.ErrGap), Err: err}
+	if errors.As(err, &banner) {
+		return errors.Join(&errno.Error{Code: code, Bare: true, Line: banner.Error()}, line)
+	}
+	return line
+}
+
+func importImage(c *call) error {
+	path, err := c.path()
+	if err != nil {
+		return err
+	}
+	// Before there was --dest, --image or the name of the file named it.
+	name := filepath.Base(path)
+	if path[len(path)-1] == '/' {
+		name = ""
+	}
+	if c.IsSet("image") {
+		name = c.String("image")
+	}
+	old, err := spec.Parse(name, c.names(spec.New))
+	if err != nil {
+		return err
+	}
+	before := spec.Spec{Pool: c.String("pool"), Snap: old.Snap}
+	switch {
+	case old.Namespace != "":
+		return errno.Errorf(syscall.EINVAL, "namespace name specified for a command that doesn't use it")
+	case old.Pool != "":
+		before.Pool = old.Pool
+	}
+	s, err := c.dest(spec.Form{Names: spec.New, Optional: true}, before)
+	if err != nil {
+		return err
+	}
+	if s.Image == "" {
+		s.Image = old.Image
+	}
+	options := rbd.NewRbdImageOptions()
+	defer options.Destroy()
+	if err := c.imageOptions(options, true); err != nil {
+		return err
+	}
+	pool, err := c.cluster.Pool(s.Pool, s.Namespace)
+	if err != nil {
+		return err
+	}
+	i := importing{call: c, pool: pool, name: s.Image, options: options, version: 1}
+	if c.IsSet("export-format") {
+		i.version = int(c.number("export-format", unsigned))
+	}
+	return errno.Wrap(i.run(path), "import failed")
+}
+
+// importing makes an image from a stream.
+type importing struct {
+	*call
+	pool    *rados.IOContext
+	name    string
+	options *rbd.ImageOptions
+	version int
+	file    *os.File
+	size    uint64 // of the file, 0 for a pipe
+}
+
+func failedTo(err error, line string) error {
+	return errors.Join(err, &errno.Error{Code: errno.Code(err), Line: line, Err: err})
+}
+
+func (i *importing) run(path string) error {
+	if path == "-" {
+		i.file = os.Stdin
+	} else {
+		f, err := i.openFile(path)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		i.file = f
+	}
+	return i.withSteps("Importing image", func(p librbd.Progress) error {
+		if path != "-" {
+			if err := i.stat(path); err != nil {
+				return err
+			}
+		}
+		return i.make(p)
+	})
+}
+
+func (i *importing) stdin() bool { return i.file == os.Stdin }
+
+func (i *importing) stat(path string) error {
+	info, err := i.file.Stat()
+	switch {
+	case err != nil:
+		return &errno.Error{Code: errno.Code(err), Line: "stat error " + path, Err: err}
+	case info.IsDir():
+		return errno.Errorf(syscall.EISDIR, "cannot import a directory")
+	}
+	i.size = uint64(info.Size())
+	if i.size == 0 {
+		if info.Mode().Type() != os.ModeDevice {
+			return errno.Errorf(syscall.ENOTTY, "unable to get size of file/block device")
+		}
+		end, err := i.file.Seek(0, io.SeekEnd)
+		if err == nil {
+			_, err = i.file.Seek(0, io.SeekStart)
+		}
+		if err != nil {
+			return &errno.Error{Code: errno.Code(err), Line: "unable to get size of file/block device", Err: err}
+		}
+		i.size = uint64(end)
+	}
+	_ = unix.Fadvise(int(i.file.Fd()), 0, 0, unix.FADV_SEQUENTIAL) // it is only advice
+	return nil
+}
+
+// make creates the image and fills it. What cannot be filled is removed again.
+func (i *importing) make(progress librbd.Progress) error {
+	var meta map[string]string
+	// The order of the header is not the one that content is read by, as the
+	// genuine tool reads the option before it reads the header.
+	order, err := i.order()
+	if err != nil {
+		return err
+	}
+	if i.version == 2 {
+		if meta, err = i.header(); err != nil {
+			return failedTo(streamError(err), "import header failed.")
+		}
+	}
+	size := i.size
+	if i.stdin() {
+		size = 1 << order
+	}
+	if err := rbd.CreateImage(i.pool, i.name, size, i.options); err != nil {
+		return failedTo(err, "image creation failed")
+	}
+	err = i.fill(meta, size, 1<<order, progress)
+	if err != nil {
+		if removing := rbd.RemoveImage(i.pool, i.name); removing != nil {
+			err = errors.Join(err, errno.Wrap(removing, "the image that is not complete could not be removed"))
+		}
+	}
+	return err
+}
+
+func (i *importing) order() (uint64, error) {
+	if set, err := i.options.IsSet(rbd.RbdImageOptionOrder); err != nil || set {
+		order, err := i.options.GetUint64(rbd.RbdImageOptionOrder)
+		return min(order, 25), err
+	}
+	order, err := strconv.ParseUint(i.cluster.Config("rbd_default_order"), 10, 6)
+	return min(order, 25), err
+}
+
+// header reads the header of an image. What the command line says of a
+// property counts more.
+func (i *importing) header() (map[string]string, error) {
+	h, err := stream.ReadHeader(i.file, func(text string) { fmt.Fprintln(i.stderr, "rbd: "+text) })
+	if err != nil {
+		return nil, err
+	}
+	ours := map[rbd.ImageOption]uint64{rbd.RbdImageOptionFormat: 2}
+	for property, option := range map[stream.Property]rbd.ImageOption{
+		stream.Order: rbd.RbdImageOptionOrder, stream.Features: rbd.RbdImageOptionFeatures,
+		stream.StripeUnit: rbd.RbdImageOptionStripeUnit, stream.StripeCount: rbd.RbdImageOptionStripeCount,
+	} {
+		if n, ok := h.Properties[property]; ok {
+			ours[option] = n
+		}
+	}
+	for option, n := range ours {
+		set, err := i.options.IsSet(option)
+		if err == nil && !set {
+			err = i.options.SetUint64(option, n)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	return h.Meta, nil
+}
+
+func (i *importing) fill(meta map[string]string, size, block uint64, progress librbd.Progress) (err error) {
+	image, err := rbd.OpenImage(i.pool, i.name, rbd.NoSnapshot)
+	if err != nil {
+		return failedTo(err, "failed to open image")
+	}
+	defer func() { err = errors.Join(err, image.Close()) }()
+	for key, value := range meta {
+		if err := image.SetMetadata(key, value); err != nil {
+			return failedTo(err, "failed to import image-meta")
+		}
+	}
+	if i.version == 1 {
+		err = i.plain(image, size, block, progress)
+	} else {
+		err = i.diffs(image, progress)
+	}
+	if err != nil {
+		return failedTo(err, "failed to import image")
+	}
+	return nil
+}
+
+// plain fills an image with the bytes of a file, or of a pipe whose end is
+// not known: then the image grows with it.
+func (i *importing) plain(image *rbd.Image, size, block uint64, progress librbd.Progress) error {
+	w := newWriter(i.call, image)
+	grain := i.sparseSize()
+	at := uint64(0)
+	for i.stdin() || at < size {
+		n := block
+		if !i.stdin() {
+			n = min(block, size-at)
+			progress(at, size)
+		}
+		buf := w.buffer(n)
+		got, err := io.ReadFull(i.file, buf)
+		if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
+			return w.end(err)
+		}
+		if i.stdin() && at+uint64(got) > size {
+			size = max(2*size, at+uint64(got))
+			if err := image.Resize(size); err != nil {
+				return w.end(failedTo(err, "can't resize image during import"))
+			}
+		}
+		offset := at
+		if !w.write(buf[:got], func(data []byte) error {
+			return stream.Runs(data, grain, func(begin, end int, zero bool) error {
+				if zero {
+					return nil
+				}
+				_, err := image.WriteAt(data[begin:end], int64(offset)+int64(begin))
+				if err != nil {
+					return errno.Wrap(err, fmt.Sprintf("error writing to destination image at offset %d", offset+uint64(begin)))
+				}
+				return nil
+			})
+		}) {
+			break
+		}
+		at += uint64(got)
+		if err != nil {
+			break
+		}
+	}
+	if err := w.end(nil); err != nil {
+		return err
+	}
+	if i.stdin() && at != size {
+		if err := image.Resize(at); err != nil {
+			return failedTo(err, "final image resize failed")
+		}
+	}
+	return nil
+}
+
+// diffs fills an image with a diff for each of its snapshots and one for the
+// time since.
+func (i *importing) diffs(image *rbd.Image, progress librbd.Progress) error {
+	count, err := stream.ReadCount(i.file)
+	if err != nil {
+		return streamError(err)
+	}
+	for n := range count {
+		d, err := stream.NewDiffReader(i.file, 2)
+		if err == nil {
+			err = applyDiff(i.call, image, d, func(uint64, uint64) {})
+		}
+		if err = streamError(err); err != nil {
+			return failedTo(err, "import-diff failed: "+errno.Text(errno.Code(err)))
+		}
+		progress(n+1, count)
+	}
+	return nil
+}
+
+// writer writes to an image, several buffers at a time. Memory is bounded by
+// how many that are.
+type writer struct {
+	group *errgroup.Group
+	alive func() bool
+	free  chan []byte
+}
+
+func newWriter(c *call, image *rbd.Image) *writer {
+	n := c.concurrency()
+	group, ctx := errgroup.WithContext(c.Context.Context)
+	group.SetLimit(n)
+	return &writer{group: group, alive: func() bool { return ctx.Err() == nil }, free: make(chan []byte, n+1)}
+}
+
+// buffer gives a buffer of n bytes to fill and to hand to write.
+func (w *writer) buffer(n uint64) []byte {
+	select {
+	case b := <-w.free:
+		if uint64(cap(b)) >= n {
+			return b[:n]
+		}
+	default:
+	}
+	return make([]byte, n)
+}
+
+// write does something with a buffer, while others are filled. It says
+// whether all is well so far.
+func (w *writer) write(buf []byte, do func([]byte) error) bool {
+	w.group.Go(func() error {
+		err := do(buf)
+		select {
+		case w.free <- buf:
+		default:
+		}
+		return err
+	})
+	return w.alive()
+}
+
+// end waits until all is written. An error of a write comes before one that
+// ends the writing.
+func (w *writer) end(err error) error {
+	if failed := w.group.Wait(); failed != nil {
+		return failed
+	}
+	return err
+}
+
+// applyDiff does to an image what a diff says.
+func applyDiff(c *call, image *rbd.Image, d *stream.DiffReader, progress librbd.Progress) error {
+	a := &applying{call: c, image: image, diff: d, w: newWriter(c, image), grain: c.sparseSize(), progress: progress}
+	for {
+		r, err := d.Next()
+		if err != nil {
+			return a.w.end(streamError(err))
+		}
+		if r.Tag == stream.End {
+			break
+		}
+		if err := a.record(r); err != nil {
+			return a.w.end(err)
+		}
+	}
+	if err := a.w.end(nil); err != nil {
+		return err
+	}
+	if a.to == "" {
+		return nil
+	}
+	snap, err := image.CreateSnapshot(a.to)
+	if err == nil && a.protected {
+		err = snap.Protect()
+	}
+	return err
+}
+
+// applying is a diff under way.
+type applying struct {
+	*call
+	image     *rbd.Image
+	diff      *stream.DiffReader
+	w         *writer
+	grain     uint64
+	progress  librbd.Progress
+	to        string
+	protected bool
+	written   uint64 // where what is on its way ends
+	size      uint64
+}
+
+// maxPiece is how many bytes of a diff are in one buffer at most.
+const maxPiece = 4 << 20
+
+func (a *applying) record(r stream.Record) error {
+	switch r.Tag {
+	case stream.FromSnap, stream.ToSnap:
+		exists, err := hasSnap(a.image, r.Name)
+		switch {
+		case err != nil && r.Tag == stream.FromSnap:
+			return failedTo(err, "failed to query start snap state")
+		case err != nil:
+			return failedTo(err, "failed to query end snap state")
+		case r.Tag == stream.FromSnap && !exists:
+			return &errno.Error{Code: syscall.EINVAL, Bare: true, Line: "start snapshot '" + r.Name + "' does not exist in the image, aborting"}
+		case r.Tag == stream.ToSnap && exists:
+			return &errno.Error{Code: syscall.EEXIST, Bare: true, Line: "end snapshot '" + r.Name + "' already exists, aborting"}
+		}
+		if r.Tag == stream.ToSnap {
+			a.to = r.Name
+		}
+	case stream.Protected:
+		a.protected = r.Protected
+	case stream.Size:
+		if err := a.drain(); err != nil {
+			return err
+		}
+		a.size = r.Size
+		size, err := a.image.GetSize()
+		if err == nil && size != r.Size {
+			err = a.image.Resize(r.Size)
+		}
+		return err
+	case stream.Data, stream.Zero:
+		// A diff has no two records for one place; one that has is done in order.
+		if r.Offset < a.written {
+			if err := a.drain(); err != nil {
+				return err
+			}
+		}
+		a.written = r.Offset + r.Length
+		a.progress(r.Offset, a.size)
+		if r.Tag == stream.Data {
+			return a.data(r)
+		}
+		a.zero(r.Offset, r.Length)
+	default:
+		fmt.Fprintf(a.stderr, "unrecognized tag byte %d in stream; skipping\n", r.Tag)
+	}
+	return nil
+}
+
+// drain waits until all that is on its way has arrived.
+func (a *applying) drain() error {
+	err := a.w.end(nil)
+	a.w = newWriter(a.call, a.image)
+	return err
+}
+
+func (a *applying) zero(offset, length uint64) {
+	a.w.write(nil, func([]byte) error { return librbd.Zero(a.image, offset, length) })
+}
+
+func (a *applying) data(r stream.Record) error {
+	piece := uint64(maxPiece)
+	if a.grain > 0 {
+		piece = max(piece/a.grain, 1) * a.grain
+		piece = min(piece, 32<<20)
+	}
+	for at := uint64(0); at < r.Length; {
+		n := min(piece, r.Length-at)
+		buf := a.w.buffer(n)
+		if _, err := io.ReadFull(a.diff, buf); err != nil {
+			return streamError(err)
+		}
+		offset := r.Offset + at
+		if !a.w.write(buf, func(data []byte) error {
+			return stream.Runs(data, a.grain, func(begin, end int, zero bool) error {
+				if zero {
+					return librbd.Zero(a.image, offset+uint64(begin), uint64(end-begin))
+				}
+				_, err := a.image.WriteAt(data[begin:end], int64(offset)+int64(begin))
+				return err
+			})
+		}) {
+			return a.w.end(nil)
+		}
+		at += n
+	}
+	return nil
+}
+
+func hasSnap(image *rbd.Image, name string) (bool, error) {
+	snaps, err := image.GetSnapshotNames()
+	for _, s := range snaps {
+		if s.Name == name {
+			return true, err
+		}
+	}
+	return false, err
+}
+
+func importDiff(c *call) (err error) {
+	path, err := c.path()
+	if err != nil {
+		return err
+	}
+	s, err := c.spec(spec.Form{})
+	if err != nil {
+		return err
+	}
+	image, err := c.open(s, false)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, image.Close()) }()
+	err = c.importDiff(image, path)
+	// So it is called where it is about one diff.
+	if errno.Code(err) == syscall.EDOM {
+		err = syscall.EBADMSG
+	}
+	return errno.Wrap(err, "import-diff failed")
+}
+
+// openFile opens a file to read from. A failure is told at once.
+func (c *call) openFile(path string) (*os.File, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		fmt.Fprintln(c.stderr, "rbd: error opening "+path)
+	}
+	return f, err
+}
+
+func (c *call) importDiff(image *rbd.Image, path string) error {
+	f := os.Stdin
+	if path != "-" {
+		var err error
+		if f, err = c.openFile(path); err != nil {
+			return err
+		}
+		defer f.Close()
+	}
+	d, err := stream.NewDiffReader(f, 1)
+	if err != nil {
+		err = streamError(err)
+		printSteps(err, c.stderr)
+		return err
+	}
+	return c.withSteps("Importing image diff", func(p librbd.Progress) error {
+		if err := checkFile(f); err != nil {
+			return streamError(err)
+		}
+		return applyDiff(c, image, d, p)
+	})
+}
+
+// checkFile reads the rest of a diff in a file before anything is done of it.
+func checkFile(f *os.File) error {
+	info, err := f.Stat()
+	if err != nil || !info.Mode().IsRegular() {
+		return err
+	}
+	at, err := f.Seek(0, io.SeekCurrent)
+	if err != nil {
+		return err
+	}
+	if err := stream.Check(f, info.Size()); err != nil {
+		return err
+	}
+	_, err = f.Seek(at, io.SeekStart)
+	return err
+}
+
+func mergeDiff(c *call) error {
+	first, second := c.operand(), c.operand()
+	switch {
+	case first == "":
+		return errno.Errorf(syscall.EINVAL, "first diff was not specified")
+	case second == "":
+		return errno.Errorf(syscall.EINVAL, "second diff was not specified")
+	}
+	path, err := c.path()
+	if err != nil {
+		return err
+	}
+	err = c.withSteps("Merging image diff", func(p librbd.Progress) error { return c.merge(first, second, path, p) })
+	if err != nil {
+		return &errno.Error{Code: errno.Code(err), Line: "merge-diff error", Err: err}
+	}
+	return nil
+}
+
+func (c *call) merge(first, second, path string, progress librbd.Progress) error {
+	a := os.Stdin
+	if first != "-" {
+		f, err := c.openFile(first)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		a = f
+	}
+	b, err := c.openFile(second)
+	if err != nil {
+		return err
+	}
+	defer b.Close()
+	out, err := c.create(path)
+	if err != nil {
+		return &errno.Error{Code: errno.Code(err), Line: "error create " + path, Err: err}
+	}
+	err = streamError(stream.Merge(out, a, b, progress))
+	if out != os.Stdout {
+		err = errors.Join(err, out.Close())
+		if err != nil {
+			_ = os.Remove(path)
+		}
+	}
+	return err
+}
