@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -53,6 +54,8 @@ func app() *cli.App {
 		&cli.StringFlag{Name: "kubelet-unit", Usage: "unit that runs kubelet", DefaultText: "the one of the installation, else kubelet.service"},
 	}, where...)
 
+	dryRun := &cli.BoolFlag{Name: "dry-run", Aliases: []string{"n"}, Usage: "show what would change, as plan does, and change nothing"}
+
 	app := &cli.App{
 		Name:  "installer",
 		Usage: "put rbd on a node that cannot install packages",
@@ -62,6 +65,7 @@ restarted that need not be.
 
   installer plan                    what would change, as a diff
   installer install                 make it so
+  installer rollback                go back to the release before
   installer status                  what is in place, line by line
   installer uninstall               take back exactly that
   installer plan --root /mnt/node   the same for files below another folder`,
@@ -75,37 +79,41 @@ restarted that need not be.
 				ArgsUsage: " ",
 				Flags:     what,
 				Action: func(c *cli.Context) error {
-					return on(c, func(n *node.Node) error {
-						pending, err := n.Plan(c.Context, c.App.Writer)
-						if err == nil && pending {
-							err = errState(2)
-						}
-						return err
-					})
+					return on(c, func(n *node.Node) error { return plan(c, n) })
 				},
 			},
 			{
 				Name:      "install",
 				Usage:     "make the changes, restart kubelet if it must be, prove the result",
 				ArgsUsage: " ",
-				Flags:     what,
+				Flags:     append([]cli.Flag{dryRun}, what...),
 				Action: func(c *cli.Context) error {
-					return on(c, func(n *node.Node) error { return n.Install(c.Context) })
+					return on(c, func(n *node.Node) error { return install(c, n) })
+				},
+			},
+			{
+				Name:      "rollback",
+				Usage:     "install the release before the current one, which the node has kept",
+				ArgsUsage: " ",
+				Flags:     append([]cli.Flag{dryRun}, where...),
+				Action: func(c *cli.Context) error {
+					return on(c, func(n *node.Node) error {
+						if err := n.UsePrevious(); err != nil {
+							return err
+						}
+						return install(c, n)
+					})
 				},
 			},
 			{
 				Name:      "status",
 				Usage:     "say what is in place; exit code 1 when something is not",
 				ArgsUsage: " ",
-				Flags:     where,
+				Flags: append([]cli.Flag{
+					&cli.StringFlag{Name: "format", Value: "text", Usage: "text for a person, json for a program"},
+				}, where...),
 				Action: func(c *cli.Context) error {
-					return on(c, func(n *node.Node) error {
-						ok, err := n.Status(c.Context, c.App.Writer)
-						if err == nil && !ok {
-							err = errState(1)
-						}
-						return err
-					})
+					return on(c, func(n *node.Node) error { return status(c, n) })
 				},
 			},
 			{
@@ -135,6 +143,43 @@ restarted that need not be.
 		command.HideHelpCommand = true
 	}
 	return app
+}
+
+func plan(c *cli.Context, n *node.Node) error {
+	pending, err := n.Plan(c.Context, c.App.Writer)
+	if err == nil && pending {
+		err = errState(2)
+	}
+	return err
+}
+
+func install(c *cli.Context, n *node.Node) error {
+	if c.Bool("dry-run") {
+		return plan(c, n)
+	}
+	return n.Install(c.Context)
+}
+
+func status(c *cli.Context, n *node.Node) error {
+	format := c.String("format")
+	if format != "text" && format != "json" {
+		return fmt.Errorf("no format %q: use text or json", format)
+	}
+	st, err := n.Status(c.Context)
+	if err != nil {
+		return err
+	}
+	if format == "json" {
+		out := json.NewEncoder(c.App.Writer)
+		out.SetIndent("", "  ")
+		err = out.Encode(st)
+	} else {
+		err = st.Text(c.App.Writer)
+	}
+	if err == nil && !st.OK {
+		err = errState(1)
+	}
+	return err
 }
 
 // on opens the node that the flags name.

@@ -298,6 +298,7 @@ func (n *Node) prepare(name string, want object) (note string, err error) {
 			return "", err
 		}
 	}
+	n.record.turnTo(n.next)
 	if err := n.record.makeFolders(n.tree, path.Dir(name)); err != nil {
 		return "", err
 	}

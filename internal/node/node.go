@@ -49,6 +49,7 @@ type Node struct {
 	Options
 	tree    *tree
 	record  *record  // nil while nothing is installed
+	next    release  // what Install brings about
 	systemd *manager // nil where only files count
 }
 
@@ -114,16 +115,22 @@ func (n *Node) steps(ctx context.Context) ([]step, error) {
 	if err != nil {
 		return nil, err
 	}
-	version := path.Join("versions", manifest.ID)
+	launcher, err := launcherID(n.Shim)
+	if err != nil {
+		return nil, err
+	}
+	n.next = release{manifest.ID, launcher}
 	steps := []step{
-		payloadStep{placed{path.Join(home(n.Prefix), version)}, n.Payload, manifest},
-		symlink(path.Join(home(n.Prefix), "current"), version),
+		payloadStep{placed{n.version(manifest.ID)}, n.Payload, manifest},
+		program(n.launcher(launcher), n.Shim),
+		symlink(n.current(), path.Join("versions", manifest.ID)),
 		program(n.command(), n.Shim),
 	}
 	steps = append(steps, n.commandSteps()...)
 	steps = append(steps, n.parts()...)
 	steps = append(steps, textFile(managerFile, systemd.Manager(quoted(servicePath))))
-	return append(steps, n.liveSteps(after)...), nil
+	steps = append(steps, n.liveSteps(after)...)
+	return append(steps, collectStep{next: n.next}), nil
 }
 
 // commandSteps prove the command, before systemd hears of it.
@@ -264,7 +271,24 @@ func (n *Node) Plan(ctx context.Context, w io.Writer) (pending bool, err error) 
 // Install makes the node what it should be and proves it. A cancelled context
 // ends it between two steps or in a wait; nothing is taken back.
 func (n *Node) Install(ctx context.Context) error {
-	err := n.install(ctx)
+	return n.change(ctx, "install", n.install)
+}
+
+// change does something to the node that nobody else may be doing to it.
+func (n *Node) change(ctx context.Context, what string, do func(context.Context) error) error {
+	if n.live() && os.Geteuid() != 0 {
+		return fmt.Errorf("only root can %s: run it with sudo", what)
+	}
+	unlock, err := n.tree.lock()
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	// Somebody may have had the lock since the record was read.
+	if n.record, err = readRecord(n.tree, n.Prefix); err != nil {
+		return err
+	}
+	err = do(ctx)
 	if ctx.Err() != nil {
 		return errors.New("interrupted: run install again to finish, or uninstall to take it back")
 	}
@@ -272,9 +296,6 @@ func (n *Node) Install(ctx context.Context) error {
 }
 
 func (n *Node) install(ctx context.Context) error {
-	if n.live() && os.Geteuid() != 0 {
-		return errors.New("only root can install: run it with sudo")
-	}
 	start := time.Now()
 	steps, err := n.steps(ctx)
 	if err != nil {
@@ -367,43 +388,14 @@ func (n *Node) ready(ctx context.Context, steps []step) (map[string]state, error
 	return states, sweep(n.tree, n.Prefix)
 }
 
-// Status writes a line per thing that was installed and says whether all is
-// as it should be. It needs neither payload nor launcher at hand.
-func (n *Node) Status(ctx context.Context, w io.Writer) (ok bool, err error) {
-	if n.record == nil {
-		fmt.Fprintf(w, "missing  nothing is installed in %s\n", n.Prefix)
-		return false, nil
-	}
-	ok = n.record.Complete
-	if !ok {
-		fmt.Fprintln(w, "changed  the installation is not finished: run install again, or uninstall to take it back")
-	}
-	files, live, err := n.facts()
-	if err != nil {
-		return false, err
-	}
-	for _, f := range append(files, live...) {
-		st, err := f.check(ctx, n)
-		if err != nil {
-			return false, err
-		}
-		ok = ok && st.ok
-		name := f.name()
-		if st.why != "" {
-			name += ": " + st.why
-		}
-		fmt.Fprintf(w, "%-8s %s\n", st.word, name)
-	}
-	return ok, nil
-}
-
 // Uninstall takes back what the record says, last first, and restores what
 // stood there before. The running kubelet and the loaded module are left
 // alone: disks may be in use.
 func (n *Node) Uninstall(ctx context.Context) error {
-	if n.live() && os.Geteuid() != 0 {
-		return errors.New("only root can uninstall: run it with sudo")
-	}
+	return n.change(ctx, "uninstall", n.uninstall)
+}
+
+func (n *Node) uninstall(ctx context.Context) error {
 	start := time.Now()
 	if err := sweep(n.tree, n.Prefix); err != nil {
 		return err

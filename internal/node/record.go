@@ -16,9 +16,11 @@ import (
 // before. It is written before the first change and before each further one,
 // so an installation that was cut off anywhere can be finished or taken back.
 type record struct {
-	Version  int      `json:"version"`           // of this format
-	Complete bool     `json:"complete"`          // every step was done and proven
-	Unit     string   `json:"kubelet_unit"`      // whose service was looked after
+	Version  int      `json:"version"`      // of this format
+	Complete bool     `json:"complete"`     // every step was done and proven
+	Unit     string   `json:"kubelet_unit"` // whose service was looked after
+	Release  release  `json:"release"`      // the current one, or the one that is on its way
+	Previous *release `json:"previous,omitempty"`
 	Folders  []string `json:"folders,omitempty"` // made by the installer, outermost first
 	Entries  []*entry `json:"entries"`           // in the order in which they were put
 
@@ -32,9 +34,10 @@ type record struct {
 type entry struct {
 	Path   string  `json:"path"`
 	Wrote  object  `json:"wrote"`
-	Was    *object `json:"was,omitempty"`    // what an earlier run of the installer wrote
-	Before object  `json:"before"`           // of somebody else, or absent
-	Backup string  `json:"backup,omitempty"` // the name under which Before is kept
+	Was    *object `json:"was,omitempty"`          // what an earlier run of the installer wrote
+	Before object  `json:"before"`                 // of somebody else, or absent
+	Backup string  `json:"backup,omitempty"`       // the name under which Before is kept
+	Left   string  `json:"left_in_boot,omitempty"` // of a payload: the boot in which it was current for the last time
 }
 
 const recordVersion = 1
@@ -51,6 +54,21 @@ func (r *record) find(name string) *entry {
 		}
 	}
 	return nil
+}
+
+func (r *record) forget(name string) {
+	r.Entries = slices.DeleteFunc(r.Entries, func(e *entry) bool { return e.Path == name })
+}
+
+// clone returns a record to think with.
+func (r *record) clone() *record {
+	c := *r
+	c.Entries = make([]*entry, len(r.Entries))
+	for i, e := range r.Entries {
+		d := *e
+		c.Entries[i] = &d
+	}
+	return &c
 }
 
 func home(prefix string) string       { return path.Join(prefix, "rbd") }
