@@ -41,11 +41,13 @@ func TestMain(m *testing.M) {
 	if err != nil {
 		panic(err)
 	}
-	afterOp = func() {
+	around := func(_ change, do func() error) error {
+		err := do()
 		if left--; left < 0 {
 			syscall.Kill(os.Getpid(), syscall.SIGKILL)
 			select {} // until it arrives
 		}
+		return err
 	}
 	if action == "lock" { // hold it until killed
 		tr, err := openTree(os.Getenv(envRoot))
@@ -57,20 +59,23 @@ func TestMain(m *testing.M) {
 		}
 		select {}
 	}
-	if err := act(action, os.Getenv(envRoot), os.Getenv(envSource), nil); err != nil {
+	if err := act(action, os.Getenv(envRoot), os.Getenv(envSource), nil, around); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
 }
 
 // act runs one command of the installer on a folder.
-func act(action, root, source string, say func(string, ...any)) error {
+func act(action, root, source string, say func(string, ...any), around ...func(change, func() error) error) error {
 	ctx := context.Background()
 	n, err := Open(ctx, options(root, source, say))
 	if err != nil {
 		return err
 	}
 	defer n.Close()
+	for _, a := range around {
+		n.tree.around = a
+	}
 	switch action {
 	case "uninstall":
 		return n.Uninstall(ctx)

@@ -152,11 +152,7 @@ func (r *record) drop(t *tree) error {
 		}
 		top = up
 	}
-	// By one rename first, so that what goes is never half there.
-	if err := t.rename(top, newName(top)); err != nil {
-		return err
-	}
-	return t.remove(newName(top))
+	return t.discard(top)
 }
 
 // sweep removes what a cut-off newRecord or drop may have left behind.
@@ -237,7 +233,7 @@ func (e *entry) takeBack(t *tree) (string, error) {
 	if e.Wrote.Kind == payloadFolder {
 		// A payload is named by its content and nobody else's, so what
 		// stands under its name goes whatever became of it.
-		return "", t.remove(e.Path)
+		return "", t.discard(e.Path)
 	}
 	now, err := t.look(e.Path)
 	if err != nil {

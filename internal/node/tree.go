@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -27,11 +28,100 @@ import (
 // one: data and folders are synced before the call returns.
 type tree struct {
 	root *os.Root
+
+	// around is called for each change of the file system and has to make it.
+	// Tests set it to fail a change, to end the process after it, or to note it.
+	around func(c change, do func() error) error
 }
 
-// afterOp is called after each change of the file system. Tests set it to
-// interrupt the installer there.
-var afterOp = func() {}
+// A change is one call that changes the file system. Names are relative to
+// the root.
+type change struct {
+	op   string // mkdir, chmod, create, write, sync, symlink, link, rename, remove, syncfs
+	name string
+	to   string // of a link what it points at, else the new name
+	mode fs.FileMode
+	data []byte // of a write
+}
+
+func (t *tree) do(c change, do func() error) error {
+	if t.around == nil {
+		return do()
+	}
+	return t.around(c, do)
+}
+
+func (t *tree) opMkdir(rel string) error {
+	return t.do(change{op: "mkdir", name: rel, mode: 0o755}, func() error { return t.root.Mkdir(rel, 0o755) })
+}
+
+func (t *tree) opChmod(rel string, mode fs.FileMode) error {
+	return t.do(change{op: "chmod", name: rel, mode: mode}, func() error { return t.root.Chmod(rel, mode) })
+}
+
+func (t *tree) opSymlink(target, rel string) error {
+	return t.do(change{op: "symlink", name: rel, to: target}, func() error { return t.root.Symlink(target, rel) })
+}
+
+func (t *tree) opLink(rel, to string) error {
+	return t.do(change{op: "link", name: rel, to: to}, func() error { return t.root.Link(rel, to) })
+}
+
+func (t *tree) opRename(rel, to string) error {
+	return t.do(change{op: "rename", name: rel, to: to}, func() error { return t.root.Rename(rel, to) })
+}
+
+func (t *tree) opRemove(rel string) error {
+	return t.do(change{op: "remove", name: rel}, func() error { return t.root.Remove(rel) })
+}
+
+// A newFile is a file that is being written.
+type newFile struct {
+	*os.File
+	t   *tree
+	rel string
+}
+
+func (t *tree) opCreate(rel string) (f newFile, err error) {
+	f = newFile{t: t, rel: rel}
+	err = t.do(change{op: "create", name: rel, mode: 0o600}, func() (err error) {
+		f.File, err = t.root.OpenFile(rel, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+		return err
+	})
+	return f, err
+}
+
+// fill writes all of a file: content, mode and, when asked, onto the disk.
+func (f newFile) fill(from io.Reader, mode fs.FileMode, sync bool) error {
+	buf := make([]byte, 256<<10)
+	for {
+		n, err := from.Read(buf)
+		if n > 0 {
+			err := f.t.do(change{op: "write", name: f.rel, data: buf[:n]}, func() error {
+				_, err := f.Write(buf[:n])
+				return err
+			})
+			if err != nil {
+				return err
+			}
+		}
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return err
+		}
+	}
+	// Not by OpenFile: the umask would have a say.
+	err := f.t.do(change{op: "chmod", name: f.rel, mode: mode}, func() error { return f.Chmod(mode) })
+	if err == nil && sync {
+		err = f.t.do(change{op: "sync", name: f.rel}, f.Sync)
+	}
+	if err != nil {
+		return err
+	}
+	return f.Close()
+}
 
 // suffix names of what the installer puts beside a file.
 const (
@@ -47,7 +137,7 @@ func openTree(dir string) (*tree, error) {
 	if err != nil {
 		return nil, named(dir, err)
 	}
-	return &tree{root}, nil
+	return &tree{root: root}, nil
 }
 
 // resolve returns name relative to the root with the links of its folders
@@ -252,13 +342,12 @@ func (t *tree) mkdir(name string) error {
 	if err != nil {
 		return named(name, err)
 	}
-	err = t.root.Mkdir(rel, 0o755)
-	afterOp()
+	err = t.opMkdir(rel)
 	if errors.Is(err, fs.ErrExist) {
 		return nil
 	}
 	if err == nil {
-		err = t.root.Chmod(rel, 0o755)
+		err = t.opChmod(rel, 0o755)
 	}
 	if err != nil {
 		return named(name, err)
@@ -268,38 +357,24 @@ func (t *tree) mkdir(name string) error {
 
 // create writes a new file in full and syncs it. What stood there is removed
 // first: it is for names that are the installer's own.
-func (t *tree) create(name string, mode fs.FileMode, from io.Reader) (err error) {
+func (t *tree) create(name string, mode fs.FileMode, from io.Reader) error {
 	rel, err := t.resolve(name, false)
 	if err != nil {
 		return named(name, err)
 	}
-	if err := t.root.RemoveAll(rel); err != nil {
+	if err := t.removeAll(rel); err != nil {
 		return named(name, err)
 	}
-	afterOp()
-	f, err := t.root.OpenFile(rel, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	f, err := t.opCreate(rel)
 	if err != nil {
 		return named(name, err)
 	}
-	afterOp()
-	defer func() {
-		if err != nil {
-			f.Close()
-			_ = t.root.Remove(rel) // no half of it is left behind on a full disk
-			err = named(name, err)
-		}
-	}()
-	if _, err = io.Copy(f, from); err != nil {
-		return err
+	defer f.Close()
+	if err := f.fill(from, mode, true); err != nil {
+		_ = t.opRemove(rel) // no half of it is left behind on a full disk
+		return named(name, err)
 	}
-	if err = f.Chmod(mode); err != nil { // not by OpenFile: the umask would have a say
-		return err
-	}
-	if err = f.Sync(); err != nil {
-		return err
-	}
-	afterOp()
-	return f.Close()
+	return nil
 }
 
 // write puts a file at name whole or not at all.
@@ -316,13 +391,12 @@ func (t *tree) symlink(target, name string) error {
 	if err != nil {
 		return named(name, err)
 	}
-	if err := t.root.RemoveAll(rel); err != nil {
+	if err := t.removeAll(rel); err != nil {
 		return named(name, err)
 	}
-	if err := t.root.Symlink(target, rel); err != nil {
+	if err := t.opSymlink(target, rel); err != nil {
 		return named(name, err)
 	}
-	afterOp()
 	return t.rename(newName(name), name)
 }
 
@@ -335,10 +409,9 @@ func (t *tree) rename(from, to string) error {
 	if err != nil {
 		return named(to, err)
 	}
-	if err := t.root.Rename(a, b); err != nil {
+	if err := t.opRename(a, b); err != nil {
 		return named(to, err)
 	}
-	afterOp()
 	return t.syncFolder(path.Dir(to))
 }
 
@@ -353,13 +426,12 @@ func (t *tree) keep(name string) error {
 	if err != nil {
 		return named(name, err)
 	}
-	if err := t.root.RemoveAll(b); err != nil {
+	if err := t.removeAll(b); err != nil {
 		return named(name, err)
 	}
-	if err := t.root.Link(a, b); err != nil {
+	if err := t.opLink(a, b); err != nil {
 		return named(name, err)
 	}
-	afterOp()
 	return t.syncFolder(path.Dir(name))
 }
 
@@ -385,11 +457,46 @@ func (t *tree) remove(name string) error {
 	if _, err := t.root.Lstat(rel); errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
 		return nil
 	}
-	if err := t.root.RemoveAll(rel); err != nil {
+	if err := t.removeAll(rel); err != nil {
 		return named(name, err)
 	}
-	afterOp()
 	return t.syncFolder(path.Dir(name))
+}
+
+// discard takes away a folder whole: by one rename first, so that it is never
+// half there.
+func (t *tree) discard(name string) error {
+	if o, err := t.look(name); err != nil || o.Kind == absent {
+		return err
+	}
+	if err := t.rename(name, newName(name)); err != nil {
+		return err
+	}
+	return t.remove(newName(name))
+}
+
+// removeAll takes away a name, a folder with all that is in it, without
+// making that durable.
+func (t *tree) removeAll(rel string) error {
+	info, err := t.root.Lstat(rel)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if info.IsDir() {
+		entries, err := fs.ReadDir(t.root.FS(), rel)
+		if err != nil {
+			return err
+		}
+		for _, e := range entries {
+			if err := t.removeAll(path.Join(rel, e.Name())); err != nil {
+				return err
+			}
+		}
+	}
+	return t.opRemove(rel)
 }
 
 // rmdir takes away an empty folder and says whether it is gone.
@@ -398,8 +505,7 @@ func (t *tree) rmdir(name string) (bool, error) {
 	if err != nil {
 		return false, named(name, err)
 	}
-	err = t.root.Remove(rel)
-	afterOp()
+	err = t.opRemove(rel)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return true, nil
@@ -419,10 +525,9 @@ func (t *tree) copyFolder(name, from string) error {
 	if err != nil {
 		return named(name, err)
 	}
-	if err := t.root.RemoveAll(rel); err != nil {
+	if err := t.removeAll(rel); err != nil {
 		return named(name, err)
 	}
-	afterOp()
 	src, err := os.OpenRoot(from)
 	if err != nil {
 		return named(name, err)
@@ -437,26 +542,25 @@ func (t *tree) copyFolder(name, from string) error {
 		if err != nil {
 			return err
 		}
-		defer afterOp()
 		switch d.Type() {
 		case fs.ModeDir:
-			if err := t.root.Mkdir(to, 0o755); err != nil {
+			if err := t.opMkdir(to); err != nil {
 				return err
 			}
-			return t.root.Chmod(to, info.Mode().Perm())
+			return t.opChmod(to, info.Mode().Perm())
 		case fs.ModeSymlink:
 			target, err := src.Readlink(p)
 			if err != nil {
 				return err
 			}
-			return t.root.Symlink(target, to)
+			return t.opSymlink(target, to)
 		case 0:
 			return t.copyFile(src, p, to, info.Mode().Perm())
 		}
 		return fmt.Errorf("%s/%s is neither file, folder nor link", from, p)
 	})
 	if err != nil {
-		_ = t.root.RemoveAll(rel) // no half of it is left behind on a full disk
+		_ = t.removeAll(rel) // no half of it is left behind on a full disk
 		return named(name, err)
 	}
 	f, err := t.root.Open(rel)
@@ -464,7 +568,7 @@ func (t *tree) copyFolder(name, from string) error {
 		return named(name, err)
 	}
 	defer f.Close()
-	if err := unix.Syncfs(int(f.Fd())); err != nil {
+	if err := t.do(change{op: "syncfs", name: rel}, func() error { return unix.Syncfs(int(f.Fd())) }); err != nil {
 		return fmt.Errorf("sync %s: %w", name, err)
 	}
 	return nil
@@ -476,18 +580,12 @@ func (t *tree) copyFile(src *os.Root, from, to string, mode fs.FileMode) error {
 		return err
 	}
 	defer in.Close()
-	out, err := t.root.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
+	out, err := t.opCreate(to)
 	if err != nil {
 		return err
 	}
 	defer out.Close()
-	if _, err := io.Copy(out, in); err != nil {
-		return err
-	}
-	if err := out.Chmod(mode); err != nil {
-		return err
-	}
-	return out.Close()
+	return out.fill(in, mode, false)
 }
 
 // syncFolder makes the names in a folder durable: a rename alone is not.
@@ -502,7 +600,7 @@ func (t *tree) syncFolder(name string) error {
 	}
 	defer f.Close()
 	// Some file systems cannot sync a folder; nothing can be done then.
-	if err := f.Sync(); err != nil && !errors.Is(err, syscall.EINVAL) {
+	if err := t.do(change{op: "sync", name: rel}, f.Sync); err != nil && !errors.Is(err, syscall.EINVAL) {
 		return fmt.Errorf("sync %s: %w", name, err)
 	}
 	return nil
@@ -542,6 +640,11 @@ func (t *tree) lookPayload(name string) (object, error) {
 	if err != nil {
 		return object{}, named(name, err)
 	}
-	o.Kind, o.Digest = payloadFolder, m.Digest
+	o.Kind = payloadFolder
+	// Without the manifest that belongs to it the payload is not whole.
+	var written payload.Manifest
+	if text, err := sub.ReadFile(payload.ManifestName); err == nil && json.Unmarshal(text, &written) == nil && written.Digest == m.Digest {
+		o.Digest = m.Digest
+	}
 	return o, nil
 }
