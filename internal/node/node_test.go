@@ -176,8 +176,8 @@ func bare(t *testing.T) string {
 	return root
 }
 
-// settled is a node on which somebody else's things stand in every place.
-func settled(t *testing.T) string {
+// furnished is a node on which somebody else's things stand in every place.
+func furnished(t *testing.T) string {
 	t.Helper()
 	root := bare(t)
 	put(t, root, "var/opt/bin/other", "#!/bin/sh\n", 0o755)
@@ -303,7 +303,7 @@ func status(t *testing.T, root string) (string, bool) {
 	return out.String(), st.OK
 }
 
-var nodes = map[string]func(*testing.T) string{"bare": bare, "settled": settled}
+var nodes = map[string]func(*testing.T) string{"bare": bare, "furnished": furnished}
 
 func TestInstallAndUninstall(t *testing.T) {
 	src := source(t, "one")
@@ -379,7 +379,7 @@ func identity(t *testing.T, root string) map[string]string {
 
 func TestWhatIsWritten(t *testing.T) {
 	src := source(t, "one")
-	root := settled(t)
+	root := furnished(t)
 	mustAct(t, "install", root, src)
 	for name, want := range map[string]string{
 		"etc/modules-load.d/rbd.conf":                "rbd",
@@ -510,7 +510,7 @@ func fileIs(t *testing.T, name string) bool {
 // repaired by install, kept by uninstall, and told.
 func TestChangedSince(t *testing.T) {
 	src := source(t, "one")
-	root := settled(t)
+	root := furnished(t)
 	before := snapshot(t, root)
 	mustAct(t, "install", root, src)
 
