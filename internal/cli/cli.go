@@ -38,6 +38,9 @@ var commands = concat(
 	lockCommands,
 	exportCommands,
 	importCommands,
+	groupCommands,
+	migrationCommands,
+	encryptionCommands,
 	deviceCommands,
 )
 
@@ -240,11 +243,31 @@ func (c *call) spec(form spec.Form) (spec.Spec, error) {
 // dest joins the options dest-pool, dest-namespace and dest with the next
 // operand. before is what holds where none of them says anything else.
 func (c *call) dest(form spec.Form, before spec.Spec) (spec.Spec, error) {
-	form.Names, form.Dest = c.names(form.Names), true
-	options := before
-	for name, part := range map[string]*string{"dest-pool": &options.Pool, "dest-namespace": &options.Namespace, "dest": &options.Image} {
-		if c.IsSet(name) {
-			*part = c.String(name)
+	form.Dest = true
+	return c.specBefore(before, form, "dest-pool", "dest-namespace", "dest", "")
+}
+
+// withoutSnap refuses a snapshot in a spec, whichever spec it is. The error of
+// a Form says where it is in the second of two.
+func withoutSnap(s spec.Spec, err error) (spec.Spec, error) {
+	if err == nil && s.Snap != "" {
+		err = errno.Errorf(syscall.EINVAL, "snapshot name specified for a command that doesn't use it")
+	}
+	return s, err
+}
+
+// specBy is spec with options of other names, "" for one that there is not.
+func (c *call) specBy(form spec.Form, pool, namespace, name, snap string) (spec.Spec, error) {
+	return c.specBefore(spec.Spec{}, form, pool, namespace, name, snap)
+}
+
+func (c *call) specBefore(options spec.Spec, form spec.Form, pool, namespace, name, snap string) (spec.Spec, error) {
+	form.Names = c.names(form.Names)
+	for option, part := range map[string]*string{
+		pool: &options.Pool, namespace: &options.Namespace, name: &options.Image, snap: &options.Snap,
+	} {
+		if c.IsSet(option) {
+			*part = c.String(option)
 		}
 	}
 	s, used, err := form.Read(options, c.Args().Get(c.next))

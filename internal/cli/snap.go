@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -17,18 +18,21 @@ import (
 	"github.com/opt-rbd/opt-rbd/internal/spec"
 )
 
+var quiesceOptions = []args.Option{
+	{Name: "skip-quiesce", Help: "do not run quiesce hooks"},
+	{Name: "ignore-quiesce-error", Help: "ignore quiesce hook error"},
+}
+
 var snapCommands = []*command{
 	{
 		Command: args.Command{
 			Path:     []string{"snap", "create"},
 			Aliases:  [][]string{{"snap", "add"}},
 			Operands: []args.Operand{snapSpec},
-			Options: []args.Option{
-				poolOption, namespaceOption, imageOption, snapOption,
-				{Name: "skip-quiesce", Help: "do not run quiesce hooks"},
-				{Name: "ignore-quiesce-error", Help: "ignore quiesce hook error"},
-				noProgress,
-			},
+			Options: slices.Concat(
+				[]args.Option{poolOption, namespaceOption, imageOption, snapOption},
+				quiesceOptions, []args.Option{noProgress},
+			),
 			Short: "Create a snapshot.",
 		},
 		run: snapCreate,
@@ -63,19 +67,27 @@ var snapCommands = []*command{
 	},
 }
 
+// quiesceFlags are the flags of librbd for quiesceOptions.
+func (c *call) quiesceFlags() (uint32, error) {
+	switch skip, ignore := c.Bool("skip-quiesce"), c.Bool("ignore-quiesce-error"); {
+	case skip && ignore:
+		return 0, errno.Errorf(syscall.EINVAL, "ignore-quiesce-error cannot be used together with skip-quiesce")
+	case skip:
+		return librbd.SkipQuiesce, nil
+	case ignore:
+		return librbd.IgnoreQuiesceError, nil
+	}
+	return 0, nil
+}
+
 func snapCreate(c *call) (err error) {
 	s, err := c.spec(spec.Form{Snap: spec.NeedSnap, Names: spec.NewSnap})
 	if err != nil {
 		return err
 	}
-	var flags uint32
-	switch skip, ignore := c.Bool("skip-quiesce"), c.Bool("ignore-quiesce-error"); {
-	case skip && ignore:
-		return errno.Errorf(syscall.EINVAL, "ignore-quiesce-error cannot be used together with skip-quiesce")
-	case skip:
-		flags = librbd.SkipQuiesce
-	case ignore:
-		flags = librbd.IgnoreQuiesceError
+	flags, err := c.quiesceFlags()
+	if err != nil {
+		return err
 	}
 	image, err := c.open(spec.Spec{Pool: s.Pool, Namespace: s.Namespace, Image: s.Image}, false)
 	if err != nil {

@@ -67,6 +67,7 @@ const (
 	OperationGroup          = uint64(C.RBD_OPERATION_FEATURE_GROUP)
 	OperationSnapTrash      = uint64(C.RBD_OPERATION_FEATURE_SNAP_TRASH)
 	ImageOptionMirrorMode   = rbd.ImageOption(C.RBD_IMAGE_OPTION_MIRROR_IMAGE_MODE)
+	ImageOptionFlatten      = rbd.ImageOption(C.RBD_IMAGE_OPTION_FLATTEN)
 	SnapNamespaceTypeMirror = rbd.SnapNamespaceType(C.RBD_SNAP_NAMESPACE_TYPE_MIRROR)
 )
 
