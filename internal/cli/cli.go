@@ -41,6 +41,8 @@ var commands = concat(
 	groupCommands,
 	migrationCommands,
 	encryptionCommands,
+	mirrorPoolCommands,
+	mirrorImageCommands,
 	deviceCommands,
 )
 
