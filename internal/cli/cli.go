@@ -43,6 +43,7 @@ var commands = concat(
 	encryptionCommands,
 	mirrorPoolCommands,
 	mirrorImageCommands,
+	scheduleCommands,
 	deviceCommands,
 )
 

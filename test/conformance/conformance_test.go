@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -25,6 +26,7 @@ type side struct {
 	cluster *cluster.Cluster
 	dir     string
 	env     map[string]string
+	kept    map[string]string // what lines of setup have put into variables
 	watches []*watch
 }
 
@@ -48,7 +50,7 @@ func run(m *testing.M) int {
 	genuine = &side{name: "genuine", program: "/usr/bin/rbd"}
 	ours = &side{name: "ours", program: program}
 	for _, s := range []*side{genuine, ours} {
-		if err := s.start(filepath.Join(dir, s.name)); err != nil {
+		if err := s.start(filepath.Join(dir, s.name), cluster.Options{}); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			return 1
 		}
@@ -57,14 +59,15 @@ func run(m *testing.M) int {
 	return m.Run()
 }
 
-func (s *side) start(dir string) (err error) {
+// start gives a side its folder and its cluster.
+func (s *side) start(dir string, o cluster.Options) (err error) {
 	s.dir, s.env = dir, map[string]string{}
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	if s.cluster, err = cluster.New(ctx, cluster.Options{}); err != nil {
+	if s.cluster, err = cluster.New(ctx, o); err != nil {
 		return err
 	}
 	if _, err := s.cluster.AddUser("client.kube", "mon", "profile rbd", "osd", "profile rbd pool=rbd"); err != nil {
@@ -106,12 +109,14 @@ func (s *side) vars() (map[string]string, error) {
 		}
 		vars[name] = key
 	}
+	maps.Copy(vars, s.kept)
 	return vars, nil
 }
 
 // answer is what a line made of a tool.
 type answer struct {
 	stdout, stderr string
+	raw            string // stdout as it was
 	code           int
 	logged         bool // librados' log was in stderr
 	took           time.Duration
@@ -153,6 +158,7 @@ func (s *side) run(program string, words []string, stdin string) (answer, error)
 	}
 	return answer{
 		stdout: normal(stdout.String(), vars),
+		raw:    stdout.String(),
 		stderr: normal(stderr.String(), vars),
 		code:   cmd.ProcessState.ExitCode(),
 		logged: logLine.MatchString(stderr.String()),
@@ -198,8 +204,25 @@ func compare(g, o answer, squeeze bool) string {
 	return udiff.Unified("genuine", "ours", left, right)
 }
 
-func TestLines(t *testing.T) {
-	files, err := filepath.Glob("testdata/*.txt")
+func TestLines(t *testing.T) { testFiles(t, "testdata/*.txt") }
+
+// What a mgr answers is compared on clusters that have one.
+func TestMgrLines(t *testing.T) {
+	g, o := genuine, ours
+	defer func() { genuine, ours = g, o }()
+	genuine, ours = &side{name: g.name, program: g.program}, &side{name: o.name, program: o.program}
+	dir := t.TempDir()
+	for _, s := range []*side{genuine, ours} {
+		if err := s.start(filepath.Join(dir, s.name), cluster.Options{Mgr: true}); err != nil {
+			t.Fatal(err)
+		}
+		defer s.cluster.Close()
+	}
+	testFiles(t, "testdata/mgr/*.txt")
+}
+
+func testFiles(t *testing.T, pattern string) {
+	files, err := filepath.Glob(pattern)
 	if err != nil || len(files) == 0 {
 		t.Fatal("no lines in testdata: ", err)
 	}
@@ -245,7 +268,7 @@ func TestLines(t *testing.T) {
 func play(t *testing.T, steps []step, compared func(step, string)) {
 	both(t, func(s *side) (answer, error) { return answer{}, s.emptyPool() })
 	for _, s := range []*side{genuine, ours} {
-		s.env = map[string]string{}
+		s.env, s.kept = map[string]string{}, map[string]string{}
 		defer s.endWatches()
 	}
 	for _, st := range steps {
@@ -279,6 +302,9 @@ func play(t *testing.T, steps []step, compared func(step, string)) {
 			g, o := both(t, func(s *side) (answer, error) { return s.run(genuine.program, st.words, st.stdin) })
 			if g.code != 0 || o.code != 0 {
 				t.Fatalf("line %d: %s\n%s\n%s", st.number, st.text, g, o)
+			}
+			if st.keep != "" {
+				genuine.kept[st.keep], ours.kept[st.keep] = strings.TrimSpace(g.raw), strings.TrimSpace(o.raw)
 			}
 		case "check":
 			// The genuine tool tells of both sides what is there.

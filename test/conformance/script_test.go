@@ -22,6 +22,7 @@ type step struct {
 	kind    string
 	words   []string
 	stdin   string // file name
+	keep    string // the variable that stdout becomes
 	content string // of a file
 }
 
@@ -46,6 +47,9 @@ func readScript(path string) ([]step, error) {
 		s := step{number: number, text: text, kind: words[0], words: words[1:]}
 		if n := len(s.words); n > 2 && s.words[n-2] == "<" {
 			s.stdin, s.words = s.words[n-1], s.words[:n-2]
+		}
+		if n := len(s.words); n > 2 && s.words[n-2] == ">" {
+			s.keep, s.words = s.words[n-1], s.words[:n-2]
 		}
 		switch s.kind {
 		case "rbd", "~rbd", "unwatch":
