@@ -32,6 +32,7 @@ type Cluster struct {
 	name      string // "client.admin"
 	connected bool
 	err       error // why connecting cannot work, known before it is tried
+	words     []string
 
 	// UserGiven says that the deprecated --user was on the line.
 	UserGiven bool
@@ -76,7 +77,41 @@ func New(argv []string, stdout io.Writer) (*Cluster, []string, error) {
 		return nil, nil, err
 	}
 	c.err = c.checkKey()
+	c.words = less(argv, rest)
 	return c, rest, nil
+}
+
+// less gives the words of all that are not in some, which are all in their
+// order.
+func less(all, some []string) (words []string) {
+	for _, w := range all {
+		if len(some) > 0 && w == some[0] {
+			some = some[1:]
+		} else {
+			words = append(words, w)
+		}
+	}
+	return words
+}
+
+// Words are the words of the line and of CEPH_ARGS that were Ceph's, for
+// another program of Ceph's, less those with a key: that is given apart, for
+// there is a way to hand it on that others cannot see.
+func (c *Cluster) Words() (words []string, key string) {
+	for i := 0; i < len(c.words); {
+		name, value, n := args.CephOption(c.words[i:], args.CephValue...)
+		switch {
+		case n == 0 || i+n > len(c.words):
+			n = 1
+			words = append(words, c.words[i])
+		case name == "--key":
+			key = value
+		default:
+			words = append(words, c.words[i:i+n]...)
+		}
+		i += n
+	}
+	return words, key
 }
 
 func readEarly(argv []string) (early, []string, error) {

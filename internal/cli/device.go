@@ -15,6 +15,8 @@ import (
 )
 
 var deviceCommands = []*command{
+	deviceAttachCommand,
+	deviceDetachCommand,
 	{Command: *device.List, run: deviceList},
 	{
 		Command: args.Command{
@@ -45,27 +47,22 @@ func (c *call) device() device.IO {
 	return device.IO{Stdout: c.stdout, Stderr: c.stderr, Host: c.host()}
 }
 
-// onlyKernel refuses devices that are not the kernel's own.
-func onlyKernel(c *call) error {
-	if err := device.CheckType(c.line); err != nil {
-		return err
-	}
-	if c.String("device-type") == "nbd" {
-		return errno.Errorf(syscall.EOPNOTSUPP, "devices of type nbd are not supported: use rbd-nbd itself")
-	}
-	return nil
-}
-
 func deviceList(c *call) error {
-	if err := onlyKernel(c); err != nil {
-		return err
+	if nbd, err := c.isNBD(); nbd || err != nil {
+		if err != nil {
+			return err
+		}
+		return nbdList(c)
 	}
 	return device.RunList(c.line, c.device())
 }
 
 func deviceUnmap(c *call) error {
-	if err := onlyKernel(c); err != nil {
-		return err
+	if nbd, err := c.isNBD(); nbd || err != nil {
+		if err != nil {
+			return err
+		}
+		return nbdUnmap(c)
 	}
 	return device.RunUnmap(c.Context.Context, c.line, c.device(), func() (string, error) {
 		// The monitors may say which pool is the default one.
@@ -77,8 +74,11 @@ func deviceUnmap(c *call) error {
 }
 
 func deviceMap(c *call) error {
-	if err := onlyKernel(c); err != nil {
-		return err
+	if nbd, err := c.isNBD(); nbd || err != nil {
+		if err != nil {
+			return err
+		}
+		return nbdMap(c)
 	}
 	s, err := c.spec(spec.Form{Snap: spec.MaySnap})
 	if err != nil {

@@ -1,0 +1,237 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/opt-rbd/opt-rbd/internal/args"
+	"github.com/opt-rbd/opt-rbd/internal/device"
+	"github.com/opt-rbd/opt-rbd/internal/errno"
+	"github.com/opt-rbd/opt-rbd/internal/spec"
+)
+
+var (
+	deviceAttachCommand = &command{
+		Command: args.Command{
+			Path:     []string{"device", "attach"},
+			Operands: []args.Operand{imageOrSnapSpec},
+			Options: []args.Option{
+				device.Type, poolOption, namespaceOption, imageOption, snapOption,
+				{Name: "device", Arg: "arg", Required: true, Help: "specify device path"},
+				{Name: "show-cookie", Help: "show device cookie"},
+				{Name: "cookie", Arg: "arg", Help: "specify device cookie"},
+				{Name: "read-only", Help: "attach read-only"},
+				{Name: "force", Help: "force attach"},
+				{Name: "exclusive", Help: "disable automatic exclusive lock transitions"},
+				{Name: "quiesce", Help: "use quiesce hooks"},
+				{Name: "quiesce-hook", Arg: "arg", Help: "quiesce hook path"},
+				device.Options,
+			},
+			Short: "Attach image to device.",
+		},
+		run: deviceAttach,
+	}
+	deviceDetachCommand = &command{
+		Command: args.Command{
+			Path: []string{"device", "detach"},
+			Operands: []args.Operand{{
+				Name: "image-or-snap-or-device-spec",
+				Help: "image, snapshot, or device specification\n[<pool-name>/]<image-name>[@<snap-name>] or <device-path>",
+			}},
+			Options: []args.Option{device.Type, poolOption, imageOption, snapOption, device.Options},
+			Short:   "Detach image from device.",
+		},
+		run: deviceDetach,
+	}
+)
+
+// isNBD says whether the line is about devices that rbd-nbd serves. Kinds that
+// there are not are refused.
+func (c *call) isNBD() (bool, error) {
+	return c.String("device-type") == "nbd", device.CheckType(c.line)
+}
+
+func deviceAttach(c *call) error {
+	nbd, err := c.isNBD()
+	switch {
+	case err != nil:
+		return err
+	case !nbd:
+		return errno.Errorf(syscall.EOPNOTSUPP, "krbd does not support attach")
+	}
+	image, err := c.nbdImage()
+	if err != nil {
+		return err
+	}
+	if !c.IsSet("device") {
+		return errno.Errorf(syscall.EINVAL, "device was not specified")
+	}
+	if !c.IsSet("cookie") && !c.Bool("force") {
+		invalid := func(line string) error { return errno.Errorf(syscall.EINVAL, "%s", line) }
+		return errors.Join(
+			invalid("could not validate attach request"),
+			invalid("mismatching the image and the device may lead to data corruption"),
+			invalid("must specify --cookie <arg> or --force to proceed"),
+		)
+	}
+	return c.runNBD("attach", append([]string{image, "--device", c.String("device")}, c.nbdOptions()...))
+}
+
+func deviceDetach(c *call) error {
+	nbd, err := c.isNBD()
+	switch {
+	case err != nil:
+		return err
+	case !nbd:
+		return errno.Errorf(syscall.EOPNOTSUPP, "krbd does not support detach")
+	}
+	what, err := c.nbdTarget()
+	if err != nil {
+		return err
+	}
+	return c.runNBD("detach", append([]string{what}, c.extraOptions()...))
+}
+
+func nbdMap(c *call) error {
+	image, err := c.nbdImage()
+	if err != nil {
+		return err
+	}
+	return c.runNBD("map", append([]string{image}, c.nbdOptions()...))
+}
+
+func nbdUnmap(c *call) error {
+	what, err := c.nbdTarget()
+	if err != nil {
+		return err
+	}
+	return c.runNBD("unmap", append([]string{what}, c.extraOptions()...))
+}
+
+func nbdList(c *call) error {
+	var words []string
+	if c.IsSet("format") {
+		words = append(words, "--format", c.String("format"))
+	}
+	if c.Bool("pretty-format") {
+		words = append(words, "--pretty-format")
+	}
+	return c.runNBD("list-mapped", words)
+}
+
+// nbdImage is the image of the line with its pool, as a spec.
+func (c *call) nbdImage() (string, error) {
+	s, err := c.spec(spec.Form{Snap: spec.MaySnap})
+	if err != nil {
+		return "", err
+	}
+	if s.Pool == "" {
+		// The monitors may say which pool is the default one.
+		if _, err := c.cluster.Connect(); err != nil {
+			return "", err
+		}
+		s.Pool = c.cluster.Config("rbd_default_pool")
+	}
+	return s.String(), nil
+}
+
+// nbdTarget is a device, or an image that is mapped to one.
+func (c *call) nbdTarget() (string, error) {
+	if word := c.Args().Get(c.next); strings.HasPrefix(word, "/dev/") {
+		return word, nil
+	}
+	return c.nbdImage()
+}
+
+// nbdOptions are the options of map and attach as rbd-nbd takes them.
+func (c *call) nbdOptions() []string {
+	var words []string
+	for _, name := range []string{"show-cookie", "quiesce", "read-only", "exclusive"} {
+		if c.Bool(name) {
+			words = append(words, "--"+name)
+		}
+	}
+	for _, name := range []string{"cookie", "quiesce-hook"} {
+		if c.IsSet(name) {
+			words = append(words, "--"+name, c.String(name))
+		}
+	}
+	return append(words, c.extraOptions()...)
+}
+
+// extraOptions are what -o says, for rbd-nbd.
+func (c *call) extraOptions() []string {
+	var words []string
+	for _, list := range c.StringSlice("options") {
+		for option := range strings.SplitSeq(list, ",") {
+			words = append(words, "--"+option)
+		}
+	}
+	return words
+}
+
+// runNBD runs rbd-nbd. Command and image come first on its line: that is how
+// kubelet knows the process that serves a device, and so do people. A key goes
+// by a file in memory, as the process lives as long as the device.
+func (c *call) runNBD(verb string, words []string) error {
+	program, err := nbdProgram()
+	if err != nil {
+		return &errno.Error{Code: syscall.EINVAL, Line: "failed to run rbd-nbd: " + err.Error(), Err: err}
+	}
+	c.stdout.Flush()
+	cmd := &exec.Cmd{Path: program, Args: append([]string{"rbd-nbd", verb}, words...), Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr}
+	options, key := c.cluster.Words()
+	if key != "" {
+		f, err := keyFile(key)
+		if err != nil {
+			return &errno.Error{Code: syscall.EINVAL, Line: "failed to run rbd-nbd: " + err.Error(), Err: err}
+		}
+		defer f.Close()
+		cmd.ExtraFiles = []*os.File{f}
+		options = append(options, "--keyfile=/proc/self/fd/3")
+	}
+	cmd.Args = append(cmd.Args, options...)
+	err = cmd.Run()
+	var exit *exec.ExitError
+	switch {
+	case errors.As(err, &exit):
+		how := exit.ProcessState.String() // of a signal
+		if exit.Exited() {
+			how = fmt.Sprintf("exit status: %d", exit.ExitCode())
+		}
+		return &errno.Error{Code: syscall.EINVAL, Line: "rbd-nbd failed with error: " + program + ": " + how, Err: err}
+	case err != nil:
+		return &errno.Error{Code: syscall.EINVAL, Line: "failed to run rbd-nbd: " + err.Error(), Err: err}
+	}
+	return nil
+}
+
+// nbdProgram is the rbd-nbd beside this program, or that of $PATH.
+func nbdProgram() (string, error) {
+	if self, err := os.Executable(); err == nil {
+		if _, err := os.Stat(self + "-nbd"); err == nil {
+			return self + "-nbd", nil
+		}
+	}
+	return exec.LookPath("rbd-nbd")
+}
+
+// keyFile is a file in memory that holds a key.
+func keyFile(key string) (*os.File, error) {
+	fd, err := unix.MemfdCreate("key", unix.MFD_CLOEXEC)
+	if err != nil {
+		return nil, os.NewSyscallError("memfd_create", err)
+	}
+	f := os.NewFile(uintptr(fd), "key")
+	if _, err := fmt.Fprint(f, key); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
