@@ -41,6 +41,7 @@ var commands = concat(
 	groupCommands,
 	migrationCommands,
 	encryptionCommands,
+	journalCommands,
 	mirrorPoolCommands,
 	mirrorImageCommands,
 	scheduleCommands,

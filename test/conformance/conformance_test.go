@@ -293,6 +293,8 @@ func play(t *testing.T, steps []step, compared func(step, string)) {
 			both(t, func(s *side) (answer, error) {
 				return answer{}, os.WriteFile(filepath.Join(s.dir, st.words[0]), data, 0o600)
 			})
+		case "client":
+			both(t, func(s *side) (answer, error) { return answer{}, s.journalClient(st.words[0], st.words[1]) })
 		case "watch":
 			both(t, func(s *side) (answer, error) { return answer{}, s.watch(st.words) })
 		case "unwatch":

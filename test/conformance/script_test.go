@@ -68,6 +68,10 @@ func readScript(path string) ([]step, error) {
 				return nil, fmt.Errorf("%s:%d: env NAME=VALUE", path, number)
 			}
 			s.words = []string{name, value}
+		case "client":
+			if len(s.words) != 2 {
+				return nil, fmt.Errorf("%s:%d: client IMAGE NAME", path, number)
+			}
 		case "watch":
 			if len(s.words) == 0 {
 				return nil, fmt.Errorf("%s:%d: watch IMAGE", path, number)
@@ -185,8 +189,10 @@ var normalising = []struct {
 	{regexp.MustCompile(`(\r[^\r\n]*complete\.\.\.)+(\r[^\r\n]*complete\.\.\.)`), "$2"},
 	{regexp.MustCompile(`[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}`), "UUID"},
 	{regexp.MustCompile(`("id": ?"|\bid: |<id>|rbd_data\.|_id": ?")[0-9a-f]{6,}`), "${1}ID"},
-	{regexp.MustCompile(`(\bjournal"?: ?"?|<journal>|_image_id>|\()[0-9a-f]{6,}`), "${1}ID"},
+	{regexp.MustCompile(`(\bjournal"?: ?"?|<journal>|<journal_id>|_image_id>|\()[0-9a-f]{6,}`), "${1}ID"},
 	{regexp.MustCompile(`\.group\.[0-9a-f]+_[0-9a-f]+_[0-9a-f]+`), ".group.ID"},
+	{regexp.MustCompile(`\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}[+-]\d{4}`), "TIME"},
+	{regexp.MustCompile(`(journal(_data\.\d+)?\.|rbd journal ')[0-9a-f]{6,}`), "${1}ID"},
 	{regexp.MustCompile(`client\.\d+`), "client.N"},
 	{regexp.MustCompile(`("client": ?)\d+`), "${1}N"},
 	{regexp.MustCompile(`<client>\d+`), `<client>N`},
@@ -270,6 +276,25 @@ func (all allowances) used() (n int) {
 
 // flagRun is go test's -run.
 func flagRun() string { return flag.Lookup("test.run").Value.String() }
+
+// registerJournalClient makes a client of an image's journal, as rbd-mirror
+// does: one that has seen nothing yet, for which everything is kept.
+const registerJournalClient = `
+import rados, struct, sys
+with rados.Rados(conffile=sys.argv[1]) as cluster, cluster.open_ioctx("rbd") as io:
+    id = io.execute("rbd_directory", "rbd", "dir_get_id", struct.pack("<I", len(sys.argv[2])) + sys.argv[2].encode())[1]
+    id = id[4:4 + struct.unpack("<I", id[:4])[0]].decode()
+    name = sys.argv[3].encode()
+    io.execute("journal." + id, "journal", "client_register", struct.pack("<I", len(name)) + name + struct.pack("<I", 0))
+`
+
+func (s *side) journalClient(image, name string) error {
+	out, err := s.cluster.Command(context.Background(), "/usr/bin/python3", "-c", registerJournalClient, s.cluster.Conf(), image, name).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("registering a client of a journal: %w: %s", err, out)
+	}
+	return nil
+}
 
 // watch is a client that has an image open.
 type watch struct{ cmd *exec.Cmd }
