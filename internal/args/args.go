@@ -21,6 +21,7 @@ type Command struct {
 	Options  []Option // in the order in which help lists them
 	Short    string   // one sentence for the list of commands
 	Long     string   // printed below the options, may be empty
+	Hidden   bool     // deprecated: not in the list of commands
 }
 
 // Operand declares a word after the command.
@@ -108,6 +109,14 @@ func (l *Line) Arranged() []string {
 	}
 	arranged = append(arranged, "--")
 	return append(arranged, l.Operands...)
+}
+
+// Find gives the command that a line names, nil where it names none. The line
+// need not be whole.
+func Find(commands []*Command, argv []string) *Command {
+	words, _ := commandWords(commands, argv)
+	c, _ := find(commands, words)
+	return c
 }
 
 // find looks a command up by the first of words; the longest match wins.

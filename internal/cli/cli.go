@@ -108,6 +108,10 @@ func run(argv []string, stdout *bufio.Writer, stderr io.Writer) int {
 	if err != nil {
 		return fail(err, nil, stderr)
 	}
+	if len(rest) > 0 && rest[0] == "bash-completion" {
+		printCompletion(stdout, rest[1:])
+		return 0
+	}
 	line, err := args.Read(Declarations(), rest)
 	var unknown *args.UnknownCommandError
 	switch {

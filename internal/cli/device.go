@@ -17,6 +17,9 @@ import (
 var deviceCommands = []*command{
 	deviceAttachCommand,
 	deviceDetachCommand,
+	nbdListCommand,
+	nbdMapCommand,
+	nbdUnmapCommand,
 	{Command: *device.List, run: deviceList},
 	{
 		Command: args.Command{

@@ -37,6 +37,9 @@ func printHelp(w io.Writer) {
 		return slices.Compare(a.Path, b.Path)
 	})
 	for _, c := range sorted {
+		if c.Hidden {
+			continue
+		}
 		explain(w, "    "+titleOf(c), commandColumn, c.Short)
 	}
 	fmt.Fprint(w, "\nOptional arguments:\n")

@@ -51,6 +51,54 @@ var (
 	}
 )
 
+// The commands of old for devices of rbd-nbd.
+var (
+	nbdListCommand = &command{
+		Command: args.Command{
+			Path: []string{"nbd", "list"}, Aliases: [][]string{{"nbd", "ls"}}, Hidden: true,
+			Options: []args.Option{formatOption, prettyOption},
+			Short:   "List the nbd devices already used.",
+		},
+		run: deprecated("list", nbdList),
+	}
+	nbdMapCommand = &command{
+		Command: args.Command{
+			Path: []string{"nbd", "map"}, Operands: []args.Operand{imageOrSnapSpec}, Hidden: true,
+			Options: []args.Option{
+				poolOption, namespaceOption, imageOption, snapOption,
+				{Name: "read-only", Help: "map read-only"},
+				{Name: "exclusive", Help: "forbid writes by other clients"},
+				{Name: "device", Arg: "arg", Help: "specify nbd device"},
+				{Name: "nbds_max", Arg: "arg", Help: "override module param nbds_max"},
+				{Name: "max_part", Arg: "arg", Help: "override module param max_part"},
+				{Name: "timeout", Arg: "arg", Help: "set nbd request timeout (seconds)"},
+			},
+			Short: "Map image to a nbd device.",
+		},
+		run: deprecated("map", nbdMap),
+	}
+	nbdUnmapCommand = &command{
+		Command: args.Command{
+			Path: []string{"nbd", "unmap"}, Hidden: true,
+			Operands: []args.Operand{{
+				Name: "image-or-snap-or-device-spec",
+				Help: "image, snapshot, or device specification\n[<pool-name>/]<image-name>[@<snap-name>] or <device-path>",
+			}},
+			Options: []args.Option{poolOption, imageOption, snapOption},
+			Short:   "Unmap a nbd device.",
+		},
+		run: deprecated("unmap", nbdUnmap),
+	}
+)
+
+// deprecated runs a command of old after a word on the one of today.
+func deprecated(verb string, run func(*call) error) func(*call) error {
+	return func(c *call) error {
+		fmt.Fprintf(c.stderr, "rbd: 'nbd %s' command is deprecated, use 'device %s -t nbd' instead\n", verb, verb)
+		return run(c)
+	}
+}
+
 // isNBD says whether the line is about devices that rbd-nbd serves. Kinds that
 // there are not are refused.
 func (c *call) isNBD() (bool, error) {
@@ -160,6 +208,11 @@ func (c *call) nbdOptions() []string {
 	for _, name := range []string{"cookie", "quiesce-hook"} {
 		if c.IsSet(name) {
 			words = append(words, "--"+name, c.String(name))
+		}
+	}
+	for _, name := range []string{"nbds_max", "max_part", "timeout"} {
+		if c.IsSet(name) {
+			words = append(words, "--"+name+"="+c.String(name))
 		}
 	}
 	return append(words, c.extraOptions()...)
