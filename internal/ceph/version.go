@@ -6,16 +6,17 @@ package ceph
 #include <dlfcn.h>
 #include <stddef.h>
 
-// Ceph's libraries have the line, but only for C++: a function that fills a
-// std::string, which begins with the pointer to its characters and is 32 bytes
-// in the C++ ABI that the function's name says.
+// Ceph's libraries have the line, but only for C++: as a std::string, which is
+// 32 bytes in the C++ ABI that the function's name says and begins with the
+// pointer to its characters (outside of it, for so long a line). A C struct of
+// that size is returned in the same way, whichever register that takes.
+struct text { const char *chars; size_t length; char space[16]; };
+
 static const char *opt_rbd_version(void) {
-	static union { const char *chars; char space[64]; } text;
-	void (*pretty)(void *) = (void (*)(void *))dlsym(RTLD_DEFAULT, "_Z21pretty_version_to_strB5cxx11v");
+	struct text (*pretty)(void) = (struct text (*)(void))dlsym(RTLD_DEFAULT, "_Z21pretty_version_to_strB5cxx11v");
 	if (pretty == NULL)
 		return NULL;
-	pretty(&text);
-	return text.chars;
+	return pretty().chars;
 }
 */
 import "C"
