@@ -14,6 +14,9 @@ require (
 	golang.org/x/sys v0.50.0 // the kernel keyring, uevents, mounts
 )
 
+// The container image.
+require github.com/google/go-containerregistry v0.22.1
+
 // Tests and the demo.
 require (
 	github.com/google/go-cmp v0.7.0
@@ -23,7 +26,10 @@ require (
 
 require (
 	github.com/cpuguy83/go-md2man/v2 v2.0.7 // indirect
+	github.com/klauspost/compress v1.19.2 // indirect
 	github.com/mitchellh/colorstring v0.0.0-20190213212951-d06e56a500db // indirect
+	github.com/opencontainers/go-digest v1.0.0 // indirect
+	github.com/opencontainers/image-spec v1.1.1 // indirect
 	github.com/rivo/uniseg v0.4.7 // indirect
 	github.com/russross/blackfriday/v2 v2.1.0 // indirect
 	github.com/xrash/smetrics v0.0.0-20240521201337-686a1a2994c1 // indirect
