@@ -12,32 +12,62 @@ LEAN := urfave_cli_no_docs
 GOLANGCI_LINT := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.1.4
 
-GO_BUILD := go build -trimpath -ldflags '-s -w'
+# The CPU to build for, as Go calls it: of this machine, or arm64 (make build payload ARCH=arm64) by Debian's cross
+# compiler, with the libraries of a Debian for that CPU in ROOT.
+HOST := $(shell go env GOHOSTARCH)
+ARCH := $(HOST)
+ifeq ($(ARCH),$(HOST))
+BIN := bin
+ROOT := /
+else
+BIN := bin/$(ARCH)
+ROOT := build/root-$(ARCH)
+TARGET := GOARCH=$(ARCH) CC='aarch64-linux-gnu-gcc --sysroot=$(CURDIR)/$(ROOT)'
+endif
+
+# What image/build goes by.
+export ARCH IMAGE_BASE BUILDER
+
+SYFT := github.com/anchore/syft/cmd/syft@v1.57.0
+
+GO_BUILD := $(TARGET) go build -trimpath -ldflags '-s -w'
 SOURCES := $(shell find cmd internal systemd go.mod go.sum -type f ! -name '*_test.go' 2>/dev/null)
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' Makefile
 
 deps: ## install the Debian packages that are missing, and say which
-	@scripts/deps
+	@scripts/deps $(filter-out $(HOST),$(ARCH))
 
-build: deps bin/rbd bin/shim bin/installer ## bin/rbd, bin/shim, bin/installer
+build: deps $(BIN)/rbd $(BIN)/shim $(BIN)/installer ## bin/rbd, bin/shim, bin/installer; ARCH=arm64: in bin/arm64
 
-bin/rbd: $(SOURCES) | deps
+# The libraries that a program for another CPU is linked with: unpacked, none of their programs is run.
+build/root-%: | deps
+	rm -rf $@.new && mkdir -p build
+	mmdebstrap --quiet --mode=root --variant=extract --architectures=$* --include=librbd-dev,librados-dev,libc6-dev,kmod \
+		--aptopt='Apt::Install-Recommends "false"' bookworm $@.new
+	echo 'include /etc/ld.so.conf.d/*.conf' >$@.new/etc/ld.so.conf
+	mv $@.new $@
+
+$(BIN)/rbd: $(SOURCES) | deps $(filter build/%,$(ROOT))
 	CGO_ENABLED=1 $(GO_BUILD) -tags $(TAGS),$(LEAN) -o $@ ./cmd/rbd
 
-bin/shim: $(SOURCES) | deps
-	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -E opt_rbd_entry' -o $@ ./cmd/shim
+$(BIN)/shim: $(SOURCES) | deps
+	CGO_ENABLED=0 $(TARGET) go build -trimpath -ldflags '-s -w -E opt_rbd_entry' -o $@ ./cmd/shim
 
-bin/installer: $(SOURCES) | deps
+$(BIN)/installer: $(SOURCES) | deps
 	CGO_ENABLED=0 $(GO_BUILD) -tags $(LEAN) -o $@ ./cmd/installer
 
-payload: build bin/payload/payload.json ## bin/payload: what a node gets: rbd and every library it loads
+payload: build $(BIN)/payload/payload.json ## bin/payload: what a node gets: rbd and every library it loads
 
-bin/payload/payload.json: bin/rbd
-	go run ./cmd/payload --program bin/rbd --out bin/payload
+# SOURCES are here for cmd/payload's own: what rbd is made of may be the same when what is put beside it is not.
+$(BIN)/payload/payload.json: $(BIN)/rbd $(SOURCES)
+	go run ./cmd/payload --root $(ROOT) --program $(BIN)/rbd --out $(BIN)/payload
 
-test: build payload images ## every test, on a real cluster, a real node, a real kubelet
+arm64: # what test/image starts
+	@$(MAKE) --no-print-directory build payload ARCH=arm64
+
+test: build payload arm64 images ## every test, on a real cluster, a real node, a real kubelet
 	go vet -tags $(TAGS) ./...
 	go test -tags $(TAGS) -p 1 -timeout 40m ./...
 	go -C test/deploy vet ./... && go -C test/deploy test ./...
@@ -57,10 +87,16 @@ lint: deps ## golangci-lint at its pinned version
 vulncheck: deps ## known vulnerabilities in what we link (needs the Go vulnerability database)
 	go run $(GOVULNCHECK) -tags $(TAGS) ./...
 
-image: build ## a ceph-common image with our rbd first on PATH, from Debian packages
+image: build ## bin/ceph-common.tar for docker load, from Debian packages; IMAGE_BASE=debian:trixie: by docker or podman on that base
 	image/build
+
+image-test: build ## the image built twice with one digest, and run by docker and podman: about ten minutes
+	go test -tags $(TAGS),image -timeout 40m ./test/image
+
+sbom: image ## bin/ceph-common.spdx.json: every package and module in the image
+	go run $(SYFT) scan docker-archive:bin/ceph-common.tar --source-name ceph-common -o spdx-json=bin/ceph-common.spdx.json
 
 clean: ## remove bin/ and build/
 	rm -rf bin build
 
-.PHONY: help deps build payload images test demo bench lint vulncheck image clean
+.PHONY: help deps build payload arm64 images test demo bench lint vulncheck image image-test sbom clean

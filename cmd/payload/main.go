@@ -26,5 +26,9 @@ func main() {
 		fmt.Fprintln(os.Stderr, "payload:", err)
 		os.Exit(1)
 	}
-	fmt.Printf("payload %s: Ceph %s, %d files, %.1f MB, in %s\n", m.ID, m.Ceph, len(m.Files), float64(m.Size)/1e6, o.Dir)
+	ceph := "Ceph " + m.Ceph
+	if m.Ceph == "" {
+		ceph = "Ceph for another CPU" // its programs do not run here and cannot be asked
+	}
+	fmt.Printf("payload %s: %s, %d files, %.1f MB, in %s\n", m.ID, ceph, len(m.Files), float64(m.Size)/1e6, o.Dir)
 }
