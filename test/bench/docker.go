@@ -14,13 +14,14 @@ import (
 )
 
 // startDocker starts containerd and dockerd on folders of their own, in the
-// cluster's network, imports the ceph-common image and returns what stands
+// cluster's network, loads the ceph-common image and returns what stands
 // before the arguments of rbd in the usual wrapper script. The daemons end
 // with the function that it returns, or with this process.
 func startDocker(ctx context.Context, c *cluster.Cluster, dir string) (wrapper []string, stop func() error, err error) {
-	const image = "bin/ceph-common.tar"
+	// Of the Debian that the genuine rbd of this machine is from, to compare like with like.
+	const suite, image = "bookworm", "build/bench/ceph-common.tar"
 	if _, err := os.Stat(image); err != nil {
-		build := c.Command(ctx, "image/build")
+		build := c.Command(ctx, "image/build", suite, image)
 		// The packages come from the machine's network, not from the cluster's.
 		build.Stdout, build.Stderr = os.Stderr, os.Stderr
 		if err := build.Cmd.Run(); err != nil {
@@ -89,8 +90,8 @@ func startDocker(ctx context.Context, c *cluster.Cluster, dir string) (wrapper [
 	}
 
 	docker := []string{"docker", "-H", "unix://" + sock}
-	if out, err := c.Command(ctx, docker[0], append(docker[1:], "import", image, "ceph-common")...).CombinedOutput(); err != nil {
-		return nil, nil, fmt.Errorf("docker import: %w: %s", err, strings.TrimSpace(string(out)))
+	if out, err := c.Command(ctx, docker[0], append(docker[1:], "load", "--input", image)...).CombinedOutput(); err != nil {
+		return nil, nil, fmt.Errorf("docker load: %w: %s", err, strings.TrimSpace(string(out)))
 	}
 	conf := filepath.Dir(c.Conf())
 	return append(docker, "run", "--rm", "--net=host", "-v", conf+":"+conf+":ro", "-v", "/dev:/dev", "-v", "/sys:/sys",
