@@ -74,6 +74,13 @@ func (c *call) create(path string) (*os.File, error) {
 	return os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
 }
 
+// streaming sets the libraries up for a command that reads or writes much.
+// Everything is read or written once: a cache would only copy it.
+func (c *call) streaming() error {
+	librbd.KeepBuffers()
+	return c.cluster.SetConfig("rbd_cache", "false")
+}
+
 // source opens the image to export and its file.
 func (c *call) source() (s spec.Spec, image *rbd.Image, path string, err error) {
 	s, err = c.spec(spec.Form{Snap: spec.MaySnap})
@@ -83,8 +90,7 @@ func (c *call) source() (s spec.Spec, image *rbd.Image, path string, err error) 
 	if path, err = c.path(); err != nil {
 		return s, nil, "", err
 	}
-	// Everything is read once: a cache would only copy it.
-	if err := c.cluster.SetConfig("rbd_cache", "false"); err != nil {
+	if err := c.streaming(); err != nil {
 		return s, nil, "", err
 	}
 	image, err = c.open(s, true)

@@ -152,6 +152,7 @@ func importImage(c *call) error {
 	if err := c.imageOptions(options, true); err != nil {
 		return err
 	}
+	librbd.KeepBuffers()
 	pool, err := c.cluster.Pool(s.Pool, s.Namespace)
 	if err != nil {
 		return err
@@ -362,6 +363,10 @@ func (i *importing) plain(image *rbd.Image, size, block uint64, progress librbd.
 	if err := w.end(nil); err != nil {
 		return err
 	}
+	// Only now it is known whether what the cache has taken got through.
+	if err := image.Flush(); err != nil {
+		return err
+	}
 	if i.stdin() && at != size {
 		if err := image.Resize(at); err != nil {
 			return failedTo(err, "final image resize failed")
@@ -456,6 +461,9 @@ func applyDiff(c *call, image *rbd.Image, d *stream.DiffReader, progress librbd.
 		}
 	}
 	if err := a.w.end(nil); err != nil {
+		return err
+	}
+	if err := image.Flush(); err != nil {
 		return err
 	}
 	if a.to == "" {
@@ -592,6 +600,7 @@ func importDiff(c *call) (err error) {
 	if err != nil {
 		return err
 	}
+	librbd.KeepBuffers()
 	image, err := c.open(s, false)
 	if err != nil {
 		return err
