@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
@@ -81,6 +82,10 @@ func TestCheck(t *testing.T) {
 			t.Errorf("cut after %d of %d bytes: %v", n, len(whole), err)
 		}
 	}
+	var decode *DecodeError
+	if err := check(whole[:bytes.Index(whole, []byte("data"))+2]); !errors.As(err, &decode) || decode.What != "write data" {
+		t.Errorf("cut in the middle of data: %v", err)
+	}
 	for name, r := range map[string]Record{
 		"beyond the end":      {Tag: Zero, Offset: 95, Length: 10},
 		"longer than all":     {Tag: Zero, Offset: 1, Length: 1<<64 - 1},
@@ -135,10 +140,12 @@ func TestInOrder(t *testing.T) {
 		t.Errorf("%v, %v", got, err)
 	}
 	// What fails first is told, and nothing is taken after it.
-	broken, taken := errors.New("broken"), 0
+	broken, taken, begun := errors.New("broken"), 0, 0
 	err = InOrder(2, func(put func(func() (int, error)) error) error {
-		for i := range 100 {
+		for i := range 1000 {
+			begun++
 			if err := put(func() (int, error) {
+				time.Sleep(100 * time.Microsecond)
 				if i == 5 {
 					return 0, broken
 				}
@@ -149,8 +156,8 @@ func TestInOrder(t *testing.T) {
 		}
 		return nil
 	}, func(int) error { taken++; return nil })
-	if !errors.Is(err, broken) || taken != 5 {
-		t.Errorf("%v after %d", err, taken)
+	if !errors.Is(err, broken) || taken != 5 || begun > 100 {
+		t.Errorf("%v after %d were taken and %d begun", err, taken, begun)
 	}
 }
 
@@ -196,22 +203,25 @@ func TestMerge(t *testing.T) {
 		must(w.Write(Record{Tag: FromSnap, Name: from}, nil))
 		must(w.Write(Record{Tag: ToSnap, Name: to}, nil))
 		must(w.Write(Record{Tag: Size, Size: uint64(size)}, nil))
-		for at := range size {
+		for at := 0; at < size; {
+			// Ranges of one to three blocks.
+			n := min(1+choice/3%3, size-at)
 			switch choice % 3 {
 			case 1:
-				must(w.Write(Record{Tag: Zero, Offset: uint64(at), Length: 1}, nil))
+				must(w.Write(Record{Tag: Zero, Offset: uint64(at), Length: uint64(n)}, nil))
 			case 2:
-				must(w.Write(Record{Tag: Data, Offset: uint64(at), Length: 1}, []byte{letter}))
+				must(w.Write(Record{Tag: Data, Offset: uint64(at), Length: uint64(n)}, bytes.Repeat([]byte{letter}, n)))
 			}
-			choice /= 3
+			choice /= 9
+			at += n
 		}
 		must(w.Write(Record{Tag: End}, nil))
 		must(w.Flush())
 		return b.Bytes()
 	}
-	for n := range 2000 {
+	for n := range 5000 {
 		size1, size2 := blocks-n%3, blocks-n/3%3
-		first, second := diff("a", "b", n*7919, size1, 'X'), diff("b", "c", n*104729, size2, 'Y')
+		first, second := diff("a", "b", n*7919*7919, size1, 'X'), diff("b", "c", n*104729*17, size2, 'Y')
 		var merged bytes.Buffer
 		if err := Merge(&merged, bytes.NewReader(first), bytes.NewReader(second), func(uint64, uint64) {}); err != nil {
 			t.Fatalf("%d: %v", n, err)
