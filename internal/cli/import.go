@@ -249,6 +249,7 @@ func (i *importing) make(progress librbd.Progress) error {
 	if err := rbd.CreateImage(i.pool, i.name, size, i.options); err != nil {
 		return failedTo(err, "image creation failed")
 	}
+	defer i.onInterrupt("the image " + i.name + " is not complete: remove it with \"rbd rm\"")()
 	err = i.fill(meta, size, 1<<order, progress)
 	if err != nil {
 		if removing := rbd.RemoveImage(i.pool, i.name); removing != nil {
@@ -642,6 +643,7 @@ func (c *call) importDiff(image *rbd.Image, path string) error {
 		if err := checkFile(f); err != nil {
 			return streamError(err)
 		}
+		defer c.onInterrupt("the diff is applied in part: apply it again, or roll back to a snapshot")()
 		return applyDiff(c, image, d, p)
 	})
 }
