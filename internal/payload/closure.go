@@ -159,8 +159,11 @@ func (c *closure) find(name string, dirs []string) (string, error) {
 			return candidate, nil
 		}
 	}
-	return "", fmt.Errorf("no library %s for %s in %s", name, c.machine, c.root)
+	return "", fmt.Errorf("%w %s for %s in %s", errNoLibrary, name, c.machine, c.root)
 }
+
+// errNoLibrary is behind the error of a program that lacks one.
+var errNoLibrary = errors.New("no library")
 
 // add puts file, a path of the running system, at the path at of the payload, and every library that it needs.
 func (c *closure) add(file, at string) error {

@@ -293,3 +293,37 @@ func TestPlugins(t *testing.T) {
 		}
 	}
 }
+
+// TestPluginWithoutLibrary: a compressor that cannot be loaded in the root either is left out, alone.
+func TestPluginWithoutLibrary(t *testing.T) {
+	dir := t.TempDir()
+	cmd := exec.Command("gcc", "-o", dir+"/prog", "-x", "c", "-")
+	cmd.Stdin = strings.NewReader(`#include <stdio.h>
+		int main(void) { puts("ms_osd_compress_mode"); return 0; }`)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("gcc: %v: %s", err, out)
+	}
+	root := dir + "/root"
+	all := build(t, Options{Root: "/", Programs: []string{dir + "/prog"}, Dir: root})
+	libraries, err := filepath.Glob(root + "/usr/lib/*/libsnappy.so.1")
+	if err != nil || len(libraries) != 1 {
+		t.Fatalf("%v %v", libraries, err)
+	}
+	if err := errors.Join(os.Remove(libraries[0]), os.Symlink("usr/lib64", root+"/lib64"), os.Symlink("usr/sbin", root+"/sbin"),
+		os.Mkdir(root+"/etc", 0o755), os.WriteFile(root+"/etc/ld.so.conf", []byte(strings.TrimPrefix(filepath.Dir(libraries[0]), root)+"\n"), 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	got := build(t, Options{Root: root, Programs: []string{dir + "/prog"}, Dir: dir + "/payload"})
+	var want, have []string
+	for _, f := range all.Files {
+		if name := filepath.Base(f.Path); name != "libsnappy.so.1" && name != "libceph_snappy.so" {
+			want = append(want, f.Path)
+		}
+	}
+	for _, f := range got.Files {
+		have = append(have, f.Path)
+	}
+	if diff := cmp.Diff(want, have); diff != "" || len(want) == len(all.Files) {
+		t.Errorf("without libsnappy, want (-) and have (+):\n%s", diff)
+	}
+}
