@@ -41,6 +41,7 @@ var commands = concat(
 	groupCommands,
 	migrationCommands,
 	encryptionCommands,
+	cacheCommands,
 	journalCommands,
 	mirrorPoolCommands,
 	mirrorImageCommands,

@@ -22,3 +22,7 @@ func Zero(image *rbd.Image, offset, length uint64) error {
 	}
 	return nil
 }
+
+// InvalidateCache discards the cache of an image, with what in it was not yet
+// written to the cluster.
+func InvalidateCache(image *rbd.Image) error { return result(C.rbd_invalidate_cache(pointer(image))) }
