@@ -90,7 +90,7 @@ vulncheck: deps ## known vulnerabilities in what we link (needs the Go vulnerabi
 image: build ## bin/ceph-common.tar for docker load, from Debian packages; IMAGE_BASE=debian:trixie: by docker or podman on that base
 	image/build
 
-image-test: build ## the image built twice with one digest, and run by docker and podman: about ten minutes
+image-test: image ## a second build has the same digest; podman runs the image, and builds it by the Containerfile
 	go test -tags $(TAGS),image -timeout 40m ./test/image
 
 sbom: image ## bin/ceph-common.spdx.json: every package and module in the image
