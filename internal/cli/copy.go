@@ -1,0 +1,213 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"syscall"
+
+	"github.com/ceph/go-ceph/rados"
+	"github.com/ceph/go-ceph/rbd"
+
+	"github.com/opt-rbd/opt-rbd/internal/args"
+	"github.com/opt-rbd/opt-rbd/internal/errno"
+	"github.com/opt-rbd/opt-rbd/internal/librbd"
+	"github.com/opt-rbd/opt-rbd/internal/spec"
+)
+
+var (
+	sourceImageOptions = []args.Option{sourcePoolOption, sourceNamespaceOption, sourceImageOption}
+	destOptions        = []args.Option{destPoolOption, destNamespaceOption, destOption}
+	copyOptions        = slices.Concat(sourceImageOptions, []args.Option{sourceSnapOption}, destOptions, createOptions)
+
+	sourceImageSpec = args.Operand{
+		Name: "source-image-spec",
+		Help: "source image specification\n(example: [<pool-name>/[<namespace>/]]<image-name>)",
+	}
+	sourceSnapSpec = args.Operand{
+		Name: "source-snap-spec",
+		Help: "source snapshot specification\n(example: [<pool-name>/[<namespace>/]]<image-name>@<snap-name>)",
+	}
+	flattenOption = args.Option{Name: "flatten", Help: "fill clone with parent data (make it independent)"}
+)
+
+var copyCommands = []*command{
+	{
+		Command: args.Command{
+			Path:     []string{"clone"},
+			Operands: []args.Operand{sourceSnapSpec, destSpec},
+			Options:  copyOptions,
+			Short:    "Clone a snapshot into a CoW child image.",
+			Long:     featureLegend,
+		},
+		run: func(c *call) error {
+			return duplicate(c, spec.NeedSnap, func(from, to *rados.IOContext, s, d spec.Spec, o *rbd.ImageOptions) error {
+				err := rbd.CloneImage(from, s.Image, s.Snap, to, d.Image, o)
+				if errno.Code(err) == syscall.EXDEV {
+					return errno.Errorf(syscall.EXDEV, "clone v2 required for cross-namespace clones.")
+				}
+				return errno.Wrap(err, "clone error")
+			})
+		},
+	},
+	{
+		Command: args.Command{
+			Path:     []string{"copy"},
+			Aliases:  [][]string{{"cp"}},
+			Operands: []args.Operand{sourceSpec, destSpec},
+			Options:  slices.Concat(copyOptions, []args.Option{sparseSizeOption, noProgress}),
+			Short:    "Copy src image to dest.",
+			Long:     featureLegend,
+		},
+		run: func(c *call) error {
+			return duplicate(c, spec.MaySnap, func(_, to *rados.IOContext, s, d spec.Spec, o *rbd.ImageOptions) error {
+				sparse := uint64(4 << 10)
+				if c.IsSet("sparse-size") {
+					sparse = c.number("sparse-size", bytes)
+				}
+				return withSource(c, s, "Image copy", "copy failed", func(image *rbd.Image, p librbd.Progress) error {
+					return librbd.Copy(image, to, d.Image, o, sparse, p)
+				})
+			})
+		},
+	},
+	{
+		Command: args.Command{
+			Path:     []string{"deep", "copy"},
+			Aliases:  [][]string{{"deep", "cp"}},
+			Operands: []args.Operand{sourceSpec, destSpec},
+			Options:  slices.Concat(copyOptions, []args.Option{flattenOption, noProgress}),
+			Short:    "Deep copy src image to dest.",
+			Long:     featureLegend,
+		},
+		run: func(c *call) error {
+			return duplicate(c, spec.MaySnap, func(_, to *rados.IOContext, s, d spec.Spec, o *rbd.ImageOptions) error {
+				if c.Bool("flatten") {
+					if err := o.SetUint64(librbd.ImageOptionFlatten, 1); err != nil {
+						return err
+					}
+				}
+				return withSource(c, s, "Image deep copy", "deep copy failed", func(image *rbd.Image, p librbd.Progress) error {
+					return librbd.DeepCopy(image, to, d.Image, o, p)
+				})
+			})
+		},
+	},
+	{
+		Command: args.Command{
+			Path:     []string{"flatten"},
+			Operands: []args.Operand{imageSpec},
+			Options:  []args.Option{poolOption, namespaceOption, imageOption, noProgress},
+			Short:    "Fill clone with parent data (make it independent).",
+		},
+		run: func(c *call) error {
+			return changeImage(c, spec.NoSnap, "Image flatten", "flatten error", librbd.Flatten)
+		},
+	},
+	{
+		Command: args.Command{
+			Path:     []string{"sparsify"},
+			Operands: []args.Operand{imageSpec},
+			Options:  []args.Option{poolOption, namespaceOption, imageOption, noProgress, sparseSizeOption},
+			Short:    "Reclaim space for zeroed image extents.",
+		},
+		run: func(c *call) error {
+			sparse := uint64(4 << 10)
+			if c.IsSet("sparse-size") {
+				sparse = c.number("sparse-size", bytes)
+			}
+			return changeImage(c, spec.NoSnap, "Image sparsify", "sparsify error", func(image *rbd.Image, p librbd.Progress) error {
+				return librbd.Sparsify(image, sparse, p)
+			})
+		},
+	},
+	{
+		Command: args.Command{
+			Path:     []string{"rename"},
+			Aliases:  [][]string{{"mv"}},
+			Operands: []args.Operand{sourceImageSpec, destSpec},
+			Options:  slices.Concat(sourceImageOptions, destOptions),
+			Short:    "Rename image within pool.",
+		},
+		run: rename,
+	},
+}
+
+// duplicate makes a new image of an old one.
+func duplicate(c *call, snap spec.Snap, do func(from, to *rados.IOContext, s, d spec.Spec, o *rbd.ImageOptions) error) error {
+	s, err := c.spec(spec.Form{Snap: snap})
+	if err != nil {
+		return err
+	}
+	d, err := c.dest(spec.Form{Names: spec.New}, spec.Spec{})
+	if err != nil {
+		return err
+	}
+	options := rbd.NewRbdImageOptions()
+	defer options.Destroy()
+	if err := c.imageOptions(options, false); err != nil {
+		return err
+	}
+	from, err := c.cluster.Pool(s.Pool, s.Namespace)
+	if err != nil {
+		return err
+	}
+	to, err := c.cluster.Pool(d.Pool, d.Namespace)
+	if err != nil {
+		return err
+	}
+	return do(from, to, s, d, options)
+}
+
+// withSource does something with an image that it only reads.
+func withSource(c *call, s spec.Spec, operation, failed string, do func(*rbd.Image, librbd.Progress) error) error {
+	image, err := c.open(s, true)
+	if err != nil {
+		return err
+	}
+	err = c.withProgress(operation, func(p librbd.Progress) error { return do(image, p) })
+	return errno.Wrap(err, failed)
+}
+
+// changeImage does something to an image that takes a while.
+func changeImage(c *call, snap spec.Snap, operation, failed string, do func(*rbd.Image, librbd.Progress) error) (err error) {
+	s, err := c.spec(spec.Form{Snap: snap})
+	if err != nil {
+		return err
+	}
+	image, err := c.open(s, false)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, image.Close()) }()
+	err = c.withProgress(operation, func(p librbd.Progress) error { return do(image, p) })
+	return errno.Wrap(err, failed)
+}
+
+func rename(c *call) (err error) {
+	s, err := c.spec(spec.Form{})
+	if err != nil {
+		return err
+	}
+	d, err := c.dest(spec.Form{Names: spec.New}, spec.Spec{Pool: s.Pool, Namespace: s.Namespace})
+	if err != nil {
+		return err
+	}
+	switch {
+	case s.Pool != d.Pool:
+		return errors.Join(
+			errno.Errorf(syscall.EINVAL, "mv/rename across pools not supported"),
+			&errno.Error{Code: syscall.EINVAL, Bare: true, Line: fmt.Sprintf("source pool: %s dest pool: %s", s.Pool, d.Pool)},
+		)
+	case s.Namespace != d.Namespace:
+		return errors.Join(
+			errno.Errorf(syscall.EINVAL, "mv/rename across namespaces not supported"),
+			&errno.Error{Code: syscall.EINVAL, Bare: true, Line: fmt.Sprintf("source namespace: %s dest namespace: %s", s.Namespace, d.Namespace)},
+		)
+	}
+	pool, err := c.cluster.Pool(s.Pool, s.Namespace)
+	if err != nil {
+		return err
+	}
+	return errno.Wrap(rbd.GetImage(pool, s.Image).Rename(d.Image), "rename error")
+}
