@@ -30,7 +30,7 @@ var Programs = []string{"rbd", "rbd-nbd"}
 
 // Error is a failure of the launcher itself.
 type Error struct {
-	Code int    // exit code: 126 or 127
+	Code int    // exit code: 126 or 127, or 125 for a container runtime's failure
 	Text string // one line: what is wrong and what to do
 	Err  error
 }
@@ -49,12 +49,22 @@ func (e *Error) Error() string {
 
 func (e *Error) Unwrap() error { return e.Err }
 
-// Main runs the program that the command line asks for, out of the payload that belongs to the executable. It does not
-// return, and has to be called where Exec may be.
+// Main runs the program that the command line asks for, out of the payload that belongs to the executable or, where
+// ConfigFile says so, in a container. It does not return, and has to be called where Exec may be.
 func Main() {
-	payload, err := Find()
-	if err == nil {
-		err = Exec(payload, os.Args, os.Environ())
+	if os.Args[0] == guardName {
+		guard(os.Args)
+	}
+	config, err := ReadConfig(ConfigFile)
+	switch {
+	case err != nil:
+	case config.Runtime != "":
+		err = config.exec(os.Args, os.Environ())
+	default:
+		var payload string
+		if payload, err = Find(); err == nil {
+			err = Exec(payload, os.Args, os.Environ())
+		}
 	}
 	code := exitCannot
 	var failure *Error
