@@ -116,6 +116,16 @@ func differs(want, have object) string {
 	return ""
 }
 
+// differs compares what a step wants at a path with what is there, and with
+// what the record expects there after an interruption.
+func (n *Node) differs(name string, want, have object) string {
+	why := differs(want, have)
+	if e := n.entry(name); why == "" && e != nil && !e.Wrote.same(want) {
+		why = "an interrupted run was about to replace it"
+	}
+	return why
+}
+
 func word(have object) string {
 	if have.Kind == absent {
 		return "missing"
@@ -171,7 +181,7 @@ func (s fileStep) check(_ context.Context, n *Node) (state, error) {
 	if have.Kind == folder || have.Kind == special {
 		return state{}, fmt.Errorf("%s is a %s: move it away, a file has to stand there", s.path, have.Kind)
 	}
-	why := differs(want, have)
+	why := n.differs(s.path, want, have)
 	if why == "" {
 		return good(""), nil
 	}
@@ -231,7 +241,7 @@ func (s linkStep) check(_ context.Context, n *Node) (state, error) {
 	if have.Kind == folder || have.Kind == special {
 		return state{}, fmt.Errorf("%s is a %s: move it away, a link has to stand there", s.path, have.Kind)
 	}
-	why := differs(s.want(), have)
+	why := n.differs(s.path, s.want(), have)
 	if why == "" {
 		return good("-> " + s.target), nil
 	}

@@ -335,7 +335,8 @@ func (n *Node) install(ctx context.Context) error {
 		n.Say("%s (%s)", done, took(began))
 		n.tell(s, st)
 	}
-	if n.record != nil && (!n.record.Complete || n.record.Unit != n.Unit) {
+	if n.record != nil && (!n.record.Complete || n.record.Release != n.next || n.record.Unit != n.Unit) {
+		n.record.turnTo(n.next)
 		n.record.Complete, n.record.Unit = true, n.Unit
 		if err := n.record.save(n.tree); err != nil {
 			return err
@@ -414,6 +415,17 @@ func (n *Node) uninstall(ctx context.Context) error {
 		return err
 	}
 	slices.Reverse(files)
+	// The command goes before what it runs: no upgrade must turn that about.
+	inside := func(f fact) bool { return strings.HasPrefix(f.name(), home(n.Prefix)+"/") }
+	slices.SortStableFunc(files, func(a, b fact) int {
+		switch {
+		case inside(a) == inside(b):
+			return 0
+		case inside(b):
+			return -1
+		}
+		return 1
+	})
 	if err := n.undo(ctx, files); err != nil {
 		return err
 	}

@@ -94,23 +94,6 @@ func options(root, source string, say func(string, ...any)) Options {
 	}
 }
 
-// cut runs a command in a process of its own that is killed right after the
-// given number of changes to the file system. It says whether it was.
-func cut(t *testing.T, action, root, source string, after int) bool {
-	t.Helper()
-	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), envAction+"="+action, envRoot+"="+root, envSource+"="+source, envAfter+"="+strconv.Itoa(after))
-	out, err := cmd.CombinedOutput()
-	if err == nil {
-		return false
-	}
-	if status, ok := cmd.ProcessState.Sys().(syscall.WaitStatus); ok && status.Signal() == syscall.SIGKILL {
-		return true
-	}
-	t.Fatalf("%s killed after %d changes: %v: %s", action, after, err, out)
-	return false
-}
-
 // source makes what the installer carries: a payload and a launcher. The
 // installer looks at nothing in them but the manifest and the ELF headers, so
 // a system program stands for both; the real ones are installed in a real
@@ -407,97 +390,6 @@ func TestWhatIsWritten(t *testing.T) {
 	info, err := os.Stat(filepath.Join(root, "var/opt/bin/rbd"))
 	if err != nil || info.Mode() != 0o755 {
 		t.Errorf("the launcher is %v (%v)", info.Mode(), err)
-	}
-}
-
-// TestCutOffAnywhere kills the installer after each single change of the file
-// system, and then finishes, or takes back, what it left.
-func TestCutOffAnywhere(t *testing.T) {
-	t.Setenv("TMPDIR", "/dev/shm") // some hundred trees: a disk's fsync takes a minute
-	src := source(t, "one")
-	for kind, node := range nodes {
-		t.Run(kind, func(t *testing.T) {
-			start := node(t)
-			before := snapshot(t, start)
-			whole := clone(t, start)
-			mustAct(t, "install", whole, src)
-			installed := layout(t, whole)
-
-			points := 0
-			for ; ; points++ {
-				root := clone(t, start)
-				if !cut(t, "install", root, src, points) {
-					break
-				}
-				checkWhole(t, root, start, whole)
-				other := clone(t, root)
-				mustAct(t, "uninstall", other, src)
-				if diff := cmp.Diff(before, snapshot(t, other)); diff != "" {
-					t.Fatalf("uninstall after an install cut off at change %d:\n%s", points, diff)
-				}
-				mustAct(t, "install", root, src)
-				if diff := cmp.Diff(installed, layout(t, root)); diff != "" {
-					t.Fatalf("install after an install cut off at change %d:\n%s", points, diff)
-				}
-				mustAct(t, "uninstall", root, src)
-				if diff := cmp.Diff(before, snapshot(t, root)); diff != "" {
-					t.Fatalf("uninstall after an install cut off at change %d and finished:\n%s", points, diff)
-				}
-			}
-			if points < 30 {
-				t.Errorf("only %d points", points)
-			}
-
-			back := 0
-			for ; ; back++ {
-				root := clone(t, whole)
-				if !cut(t, "uninstall", root, src, back) {
-					break
-				}
-				checkWhole(t, root, start, whole)
-				other := clone(t, root)
-				mustAct(t, "uninstall", root, src)
-				if diff := cmp.Diff(before, snapshot(t, root)); diff != "" {
-					t.Fatalf("uninstall after an uninstall cut off at change %d:\n%s", back, diff)
-				}
-				mustAct(t, "install", other, src)
-				if diff := cmp.Diff(installed, layout(t, other)); diff != "" {
-					t.Fatalf("install after an uninstall cut off at change %d:\n%s", back, diff)
-				}
-			}
-			if back < 5 {
-				t.Errorf("only %d points", back)
-			}
-			t.Logf("%s: cut off at %d points of install and %d of uninstall", kind, points, back)
-		})
-	}
-}
-
-// checkWhole fails when a file is neither what it was nor what it will be.
-func checkWhole(t *testing.T, root, before, after string) {
-	t.Helper()
-	for _, name := range []string{"opt/bin/rbd", "var/opt/bin/rbd", "etc/modules-load.d/rbd.conf", managerFile} {
-		read := func(dir string) string {
-			tr, err := openTree(dir)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer tr.root.Close()
-			o, err := tr.look("/" + name)
-			if err != nil {
-				t.Fatal(err)
-			}
-			return fmt.Sprintf("%s %04o %s %s", o.Kind, o.Mode, o.Digest, o.Target)
-		}
-		if now := read(root); now != read(before) && now != read(after) {
-			t.Errorf("%s is neither old nor new: %s", name, now)
-		}
-	}
-	// The launcher is there only when its payload is.
-	if ours := filepath.Join(root, "opt/bin/rbd"); fileIs(t, ours) {
-		if !fileIs(t, filepath.Join(root, "opt/rbd/current/usr/bin/rbd")) {
-			t.Error("launcher without payload")
-		}
 	}
 }
 

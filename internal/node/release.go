@@ -102,6 +102,24 @@ func (r *record) keeps(name string) bool {
 	return slices.ContainsFunc(kept, func(k release) bool { return k.Payload == id || k.Launcher == id })
 }
 
+// lost says whether the release before the current one is not all there any
+// more: nothing to go back to.
+func (r *record) lost(n *Node) bool {
+	if r.Previous == nil {
+		return false
+	}
+	for _, name := range []string{n.version(r.Previous.Payload), n.launcher(r.Previous.Launcher)} {
+		e := r.find(name)
+		if e == nil {
+			return true
+		}
+		if st, err := (installed{placed{name}, e}).check(context.Background(), n); err == nil && !st.ok {
+			return true
+		}
+	}
+	return false
+}
+
 // collectStep removes the releases that are neither current nor the one
 // before and that nothing runs from any more.
 type collectStep struct {
@@ -135,6 +153,9 @@ func (s collectStep) apply(_ context.Context, n *Node) (string, error) {
 		}
 		n.record.forget(name)
 	}
+	if n.record.lost(n) {
+		n.record.Previous = nil
+	}
 	return strings.Join(old, " and ") + " removed", n.record.save(n.tree)
 }
 
@@ -146,6 +167,9 @@ func (s collectStep) old(n *Node) (old, kept []string, err error) {
 	}
 	then := n.record.clone()
 	then.turnTo(s.next)
+	if then.lost(n) {
+		then.Previous = nil
+	}
 	for _, e := range then.Entries {
 		switch dir := path.Dir(e.Path); {
 		case then.keeps(e.Path):

@@ -1,0 +1,186 @@
+package node
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// A scenario is one run of the installer that is interrupted at every change
+// of the file system, in every way that there is: see the tests below.
+type scenario struct {
+	name   string
+	action string
+	source string
+	bare   string // the node before the first installation
+	start  string // and before this run
+	whole  string // and after it, when nobody interrupts
+}
+
+func scenarios(t *testing.T) []scenario {
+	t.Helper()
+	t.Setenv("TMPDIR", "/dev/shm") // some thousand trees: a disk's fsync takes a minute
+	src := releases(t, "one", "two", "three")
+	var all []scenario
+	add := func(name, action, source, bare string, before ...string) {
+		start := clone(t, bare)
+		for _, b := range before {
+			mustAct(t, "install", start, b)
+		}
+		whole := clone(t, start)
+		mustAct(t, action, whole, source)
+		all = append(all, scenario{name, action, source, bare, start, whole})
+	}
+	add("install on a bare node", "install", src[0], bare(t))
+	add("install over files of others", "install", src[0], furnished(t))
+	add("upgrade that collects the first", "install", src[2], bare(t), src[0], src[1])
+	add("rollback", "rollback", "/nowhere", furnished(t), src[0], src[1])
+	add("uninstall of one release", "uninstall", src[0], furnished(t), src[0])
+	add("uninstall of two releases", "uninstall", src[1], bare(t), src[0], src[1])
+	return all
+}
+
+// after fails when an interrupted node is neither as before nor as after, or
+// when the next run cannot finish or cannot take it all back.
+func (s scenario) after(t *testing.T, root, how string) {
+	t.Helper()
+	s.checkWhole(t, root, how)
+
+	back := clone(t, root)
+	if err := act("uninstall", back, s.source, nil); err != nil {
+		t.Fatalf("%s: uninstall after it: %v", how, err)
+	}
+	if diff := cmp.Diff(snapshot(t, s.bare), snapshot(t, back)); diff != "" {
+		t.Fatalf("%s: uninstall after it:\n%s", how, diff)
+	}
+
+	switch s.action {
+	case "install":
+		if err := act("install", root, s.source, nil); err != nil {
+			t.Fatalf("%s: install after it: %v", how, err)
+		}
+		if diff := cmp.Diff(layout(t, s.whole), layout(t, root)); diff != "" {
+			t.Fatalf("%s: install after it:\n%s", how, diff)
+		}
+	case "rollback":
+		// Once more is a way to the one before or back from there.
+		if err := act("rollback", root, s.source, nil); err != nil {
+			t.Fatalf("%s: rollback after it: %v", how, err)
+		}
+		if text, ok := status(t, root); !ok {
+			t.Fatalf("%s: rollback after it:\n%s", how, text)
+		}
+		runs(t, root)
+	case "uninstall":
+		if err := act("install", root, s.source, nil); err != nil {
+			t.Fatalf("%s: install after it: %v", how, err)
+		}
+		if text, ok := status(t, root); !ok {
+			t.Fatalf("%s: install after it:\n%s", how, text)
+		}
+	}
+	if err := act("uninstall", root, s.source, nil); err != nil {
+		t.Fatalf("%s: uninstall at last: %v", how, err)
+	}
+	if diff := cmp.Diff(snapshot(t, s.bare), snapshot(t, root)); diff != "" {
+		t.Fatalf("%s: uninstall at last:\n%s", how, diff)
+	}
+}
+
+// checkWhole fails when a file is neither what it was nor what it will be.
+func (s scenario) checkWhole(t *testing.T, root, how string) {
+	t.Helper()
+	for _, name := range []string{"/opt/bin/rbd", "/opt/rbd/current", "/etc/modules-load.d/rbd.conf", managerFile} {
+		read := func(dir string) string {
+			tr, err := openTree(dir)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer tr.root.Close()
+			o, err := tr.look(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return fmt.Sprintf("%s %04o %s %s", o.Kind, o.Mode, o.Digest, o.Target)
+		}
+		if now := read(root); now != read(s.start) && now != read(s.whole) {
+			t.Errorf("%s: %s is neither old nor new: %s", how, name, now)
+		}
+	}
+	// Our launcher is there only when its payload is, and that one is whole.
+	tr, err := openTree(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tr.root.Close()
+	if o, err := tr.look("/opt/bin/rbd"); err != nil || o.Kind != file {
+		return
+	}
+	current, err := tr.look("/opt/rbd/current")
+	if err != nil || current.Kind != link {
+		t.Errorf("%s: a launcher without payload: %v, %v", how, current, err)
+		return
+	}
+	name := "/opt/rbd/" + current.Target
+	if o, err := tr.lookPayload(name); err != nil || !strings.HasPrefix(o.Digest, filepath.Base(name)) {
+		t.Errorf("%s: a launcher with half a payload: %v, %v", how, o, err)
+	}
+}
+
+// interrupted runs every scenario with something that interrupts it at a
+// point given by number, and says when there is no such point any more.
+func interrupted(t *testing.T, at func(t *testing.T, s scenario, root string, point int) bool) {
+	t.Helper()
+	points := 0
+	for _, s := range scenarios(t) {
+		t.Run(s.name, func(t *testing.T) {
+			n := 0
+			for ; ; n++ {
+				root := clone(t, s.start)
+				if !at(t, s, root, n) {
+					break
+				}
+				s.after(t, root, fmt.Sprintf("interrupted at change %d", n))
+				if err := os.RemoveAll(root); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if n < 15 {
+				t.Errorf("only %d points", n)
+			}
+			t.Logf("%d points", n)
+			points += n
+		})
+	}
+	fmt.Printf("%s: %d points of interruption tried\n", t.Name(), points)
+}
+
+// cut runs a command in a process of its own that is killed right after the
+// given number of changes to the file system. It says whether it was.
+func cut(t *testing.T, action, root, source string, after int) bool {
+	t.Helper()
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), envAction+"="+action, envRoot+"="+root, envSource+"="+source, envAfter+"="+strconv.Itoa(after))
+	out, err := cmd.CombinedOutput()
+	if err == nil {
+		return false
+	}
+	if status, ok := cmd.ProcessState.Sys().(syscall.WaitStatus); ok && status.Signal() == syscall.SIGKILL {
+		return true
+	}
+	t.Fatalf("%s killed after %d changes: %v: %s", action, after, err, out)
+	return false
+}
+
+func TestKilledAnywhere(t *testing.T) {
+	interrupted(t, func(t *testing.T, s scenario, root string, point int) bool {
+		return cut(t, s.action, root, s.source, point)
+	})
+}
