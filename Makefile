@@ -90,6 +90,9 @@ vulncheck: deps ## known vulnerabilities in what we link (needs the Go vulnerabi
 image: build ## bin/ceph-common.tar for docker load, from Debian packages; IMAGE_BASE=debian:trixie: by docker or podman on that base
 	image/build
 
+test-full: test image-test ## make test, and what takes long: the image, and other releases of Ceph (1 GB of packages)
+	go test -tags $(TAGS),matrix -count=1 -v -timeout 60m ./test/matrix
+
 image-test: image ## a second build has the same digest; podman runs the image, and builds it by the Containerfile
 	go test -tags $(TAGS),image -timeout 40m ./test/image
 

@@ -66,13 +66,13 @@ func (c *Cluster) mentions(name, word string) (bool, error) {
 
 // program prepares one of Ceph's own programs, of the other release where there is one.
 func (c *Cluster) program(ctx context.Context, name string, args ...string) *Cmd {
-	if c.options.Root == "" {
-		return c.Daemon(ctx, name, args...)
-	}
 	cmd := c.Daemon(ctx, filepath.Join("/usr/bin", name), args...)
-	// The root as the supervisor sees it, with what it mounted there.
-	cmd.SysProcAttr.Chroot = filepath.Join(fmt.Sprintf("/proc/%d/root", c.supervisor.pid), c.options.Root)
+	// As services are started: an OSD of Debian's Ceph 18 looks for its classes below lib/.
 	cmd.Dir = "/"
+	if c.options.Root != "" {
+		// The root as the supervisor sees it, with what it mounted there.
+		cmd.SysProcAttr.Chroot = filepath.Join(fmt.Sprintf("/proc/%d/root", c.supervisor.pid), c.options.Root)
+	}
 	return cmd
 }
 

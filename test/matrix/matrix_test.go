@@ -1,0 +1,68 @@
+//go:build matrix
+
+package matrix
+
+import (
+	"bytes"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/opt-rbd/opt-rbd/test/lab/image"
+)
+
+// releases are the suites of Debian by the Ceph that they have.
+var releases = map[string]string{"18": "trixie", "20": "sid"}
+
+// files are those of the lines that touch most of librbd; all take too long.
+const files = "^(feature|image|kubelet|lock|ls|snap)$"
+
+// shell binds and runs; its words are data.
+const shell = `mount --bind "$1/usr" /usr; shift; exec "$@"`
+
+var summary = regexp.MustCompile(`(\d+) lines compared, \d+ differences`)
+
+func TestReleases(t *testing.T) {
+	dir := t.TempDir()
+	program, test := filepath.Join(dir, "rbd"), filepath.Join(dir, "conformance.test")
+	for _, args := range [][]string{
+		{"build", "-tags", "pacific", "-o", program, "github.com/opt-rbd/opt-rbd/cmd/rbd"},
+		{"test", "-tags", "pacific", "-c", "-o", test, "github.com/opt-rbd/opt-rbd/test/conformance"},
+	} {
+		if out, err := exec.Command("go", args...).CombinedOutput(); err != nil {
+			t.Fatalf("go %q: %v: %s", args, err, out)
+		}
+	}
+	for release, suite := range releases {
+		t.Run(release, func(t *testing.T) {
+			root, err := image.Ceph(t.Context(), suite, os.Stderr)
+			if err != nil {
+				t.Fatal(err)
+			}
+			in := func(argv ...string) string {
+				cmd := exec.CommandContext(t.Context(), "/bin/sh", append([]string{"-ec", shell, "sh", root}, argv...)...)
+				cmd.Dir = "../conformance"
+				cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
+				var out bytes.Buffer
+				cmd.Stdout, cmd.Stderr = &out, &out
+				if err := cmd.Run(); err != nil {
+					t.Errorf("%q: %v\n%s", argv, err, out.String())
+				}
+				return out.String()
+			}
+			if version := in(program, "--version"); !strings.HasPrefix(version, "ceph version "+release+".") {
+				t.Fatalf("with the libraries of %s: %s", suite, version)
+			}
+			out := in(test, "-program", program, "-test.run", "TestLines/"+files, "-test.v")
+			if m := summary.FindStringSubmatch(out); m == nil || m[1] == "0" {
+				t.Errorf("nothing was compared:\n%s", out)
+			} else {
+				t.Log(m[0])
+			}
+		})
+	}
+}
