@@ -102,4 +102,4 @@ sbom: image ## bin/ceph-common.spdx.json: every package and module in the image
 clean: ## remove bin/ and build/
 	rm -rf bin build
 
-.PHONY: help deps build payload arm64 images test demo bench lint vulncheck image image-test sbom clean
+.PHONY: help deps build payload arm64 images test test-full demo bench lint vulncheck image image-test sbom clean
