@@ -42,7 +42,8 @@ func app() *cli.App {
 		beside = filepath.Dir(self)
 	}
 	where := []cli.Flag{
-		&cli.StringFlag{Name: "root", Value: "/", Usage: "folder with the node's files; other than / only files are written"},
+		&cli.StringFlag{Name: "root", Value: "/", Usage: "folder with the node's files; other than / only files are written, but see --live"},
+		&cli.BoolFlag{Name: "live", Usage: "--root is the running node, in a container: reach its systemd by the sockets there"},
 		&cli.StringFlag{Name: "prefix", Value: "/opt", Usage: "launcher in PREFIX/bin, payload in PREFIX/rbd"},
 		&cli.BoolFlag{Name: "no-restart", Usage: "files only: load, reload and restart nothing"},
 		&cli.DurationFlag{Name: "timeout", Value: 90 * time.Second, Usage: "longest wait for one job of systemd"},
@@ -189,6 +190,7 @@ func on(c *cli.Context, do func(*node.Node) error) (err error) {
 	}
 	o := node.Options{
 		Root:      c.String("root"),
+		Live:      c.Bool("live"),
 		Prefix:    c.String("prefix"),
 		Payload:   c.String("payload"),
 		Shim:      c.String("shim"),

@@ -10,10 +10,11 @@ import (
 	"strings"
 )
 
-// systemd's own PATH for services on a system with a merged /usr, where
-// neither DefaultEnvironment nor the manager itself says another
-// (systemd.exec(5), "Environment variables in spawned processes").
-const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin"
+// defaultPath is systemd's own PATH for services where neither
+// DefaultEnvironment nor the manager itself says another (systemd.exec(5),
+// "Environment variables in spawned processes"). Of its two forms this is the
+// longer: on a system with a merged /usr its last two folders add nothing.
+const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 // Where systemd-system.conf(5) looks, highest priority first.
 var configFolders = []string{"/etc/systemd", "/run/systemd", "/usr/local/lib/systemd", "/usr/lib/systemd"}

@@ -11,6 +11,8 @@ import (
 	"path"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // commandStep proves that the command runs. There is nothing to apply: the
@@ -26,19 +28,34 @@ func (s commandStep) check(ctx context.Context, n *Node) (state, error) {
 	if _, err := n.tree.stat(s.path); errors.Is(err, fs.ErrNotExist) {
 		return state{word: "missing", why: "not there", todo: "run " + s.name()}, nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, s.path, "--version")
-	cmd.WaitDelay = time.Second
-	out, err := cmd.CombinedOutput()
-	line, _, _ := strings.Cut(strings.TrimSpace(string(out)), "\n")
+	line, err := s.run(ctx, n)
 	if err != nil {
-		if line != "" {
-			line = ": " + line
-		}
-		return state{word: "changed", why: fmt.Sprintf("%v%s", err, line), todo: "run " + s.name()}, nil
+		return state{word: "changed", why: err.Error(), todo: "run " + s.name()}, nil
 	}
 	return proof(line), nil
+}
+
+// run runs the command as systemd would, or where nobody speaks to systemd
+// directly, and returns the first line that it writes.
+func (s commandStep) run(ctx context.Context, n *Node) (string, error) {
+	var text string
+	var err error
+	if n.systemd != nil {
+		text, err = n.systemd.run(ctx, serviceEnv{}, s.path, "--version")
+	} else {
+		ctx, cancel := context.WithTimeout(ctx, callTimeout)
+		defer cancel()
+		cmd := exec.CommandContext(ctx, s.path, "--version")
+		cmd.WaitDelay = time.Second
+		var out []byte
+		out, err = cmd.CombinedOutput()
+		text = strings.TrimSpace(string(out))
+		if err != nil && text != "" {
+			err = fmt.Errorf("%w: %s", err, strings.ReplaceAll(text, "\n", "; "))
+		}
+	}
+	line, _, _ := strings.Cut(text, "\n")
+	return line, err
 }
 
 func (s commandStep) apply(ctx context.Context, n *Node) (string, error) {
@@ -102,7 +119,7 @@ func (s pathStep) check(ctx context.Context, n *Node) (state, error) {
 }
 
 func (s pathStep) apply(ctx context.Context, n *Node) (string, error) {
-	if err := n.systemd.reload(ctx); err != nil {
+	if err := n.reload(ctx); err != nil {
 		return "", err
 	}
 	st, err := s.check(ctx, n)
@@ -132,34 +149,76 @@ func (s kubeletStep) check(ctx context.Context, n *Node) (state, error) {
 	if !u.found {
 		return proof(fmt.Sprintf("no %s on this node, nothing to restart", n.Unit)), nil
 	}
+	next, err := n.systemd.nextPath(ctx, u.env)
+	if err != nil {
+		return state{}, err
+	}
+	value, seen := n.runningPath(ctx, u, next)
 	env, err := n.systemd.environment(ctx)
 	if err != nil {
 		return state{}, err
 	}
-	next, by := u.nextPath(n.tree, env)
-	value, seen := u.processPath()
-	if !seen {
-		value = next
+	if given, _ := pathOf(env); next != given && !inPath(next, n.bin()) {
+		return state{
+			word: "changed",
+			why:  fmt.Sprintf("%s sets its own PATH=%s, which beats that of systemd", u.name, next),
+			todo: fmt.Sprintf("none: add :%s to the PATH of %s, then restart it", n.bin(), u.name),
+		}, nil
 	}
-	if inPath(value, n.bin()) {
-		found, err := findIn(n.tree, value, "rbd")
-		if err != nil {
-			return state{word: "missing", why: fmt.Sprintf("%s: %v", u.name, err), todo: "prove that " + u.name + " finds rbd"}, nil
-		}
-		if u.pid == 0 {
-			return proof(fmt.Sprintf("%s is %s, will find %s", u.name, u.active, found)), nil
-		}
-		return proof(fmt.Sprintf("%s, pid %d, finds %s", u.name, u.pid, found)), nil
-	}
-	if u.pid == 0 && by == "" {
+	switch {
+	case u.pid == 0 && !inPath(next, n.bin()):
 		return proof(fmt.Sprintf("%s is %s, gets the PATH of systemd's services when it starts", u.name, u.active)), nil
+	case !seen && u.pid != 0:
+		return state{word: "changed", why: fmt.Sprintf("%s, pid %d, was started before systemd read the new PATH", u.name, u.pid), todo: "restart " + u.name}, nil
+	case !inPath(value, n.bin()):
+		return state{word: "changed", why: fmt.Sprintf("%s, pid %d, has PATH=%s, without %s", u.name, u.pid, value, n.bin()), todo: "restart " + u.name}, nil
 	}
-	st := state{word: "changed", why: fmt.Sprintf("%s, pid %d, has PATH=%s, without %s", u.name, u.pid, value, n.bin()), todo: "restart " + u.name}
-	if by != "" && !inPath(next, n.bin()) {
-		st.why = fmt.Sprintf("%s sets its own PATH=%s by %s, which beats that of systemd", u.name, next, by)
-		st.todo = fmt.Sprintf("none: add :%s to the PATH of %s, then restart it", n.bin(), u.name)
+	found, err := findIn(n.tree, value, "rbd")
+	if err != nil {
+		return state{word: "missing", why: fmt.Sprintf("%s: %v", u.name, err), todo: "prove that " + u.name + " finds rbd"}, nil
 	}
-	return st, nil
+	if u.pid == 0 {
+		return proof(fmt.Sprintf("%s is %s, will find %s", u.name, u.active, found)), nil
+	}
+	return proof(fmt.Sprintf("%s, pid %d, finds %s", u.name, u.pid, found)), nil
+}
+
+// runningPath returns the PATH of the unit's process; next where there is
+// none. Where the process cannot be looked into, its age tells: it has what
+// systemd now gives when it was started after systemd read that. ok is false
+// when nothing tells.
+func (n *Node) runningPath(ctx context.Context, u unit, next string) (value string, ok bool) {
+	if u.pid == 0 {
+		return next, true
+	}
+	if value, ok := u.processPath(); ok {
+		return value, true
+	}
+	if read, ok := n.systemd.reloaded(ctx); ok && u.since > read {
+		return next, true
+	}
+	if n.record == nil || n.record.Reload == nil {
+		return "", false
+	}
+	// Of an earlier boot: this one began with the files in place.
+	r := n.record.Reload
+	return next, r.Boot != bootID() || u.since > time.Duration(r.At)*time.Microsecond
+}
+
+// reload makes systemd read its configuration again, and notes when.
+func (n *Node) reload(ctx context.Context) error {
+	if err := n.systemd.reload(ctx); err != nil {
+		return err
+	}
+	if n.record == nil {
+		return nil
+	}
+	var now unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &now); err != nil {
+		return err
+	}
+	n.record.Reload = &moment{bootID(), time.Duration(now.Nano()).Microseconds()}
+	return n.record.save(n.tree)
 }
 
 func (s kubeletStep) apply(ctx context.Context, n *Node) (string, error) {
@@ -167,14 +226,13 @@ func (s kubeletStep) apply(ctx context.Context, n *Node) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	env, err := n.systemd.environment(ctx)
+	// A restart that cannot help only costs the node its readiness.
+	next, err := n.systemd.nextPath(ctx, u.env)
 	if err != nil {
 		return "", err
 	}
-	// A restart that cannot help only costs the node its readiness.
-	next, by := u.nextPath(n.tree, env)
 	if !inPath(next, n.bin()) {
-		return "", fmt.Errorf("%s sets its own PATH=%s by %s, which beats that of systemd: add :%s there (systemctl edit %s), then restart it", u.name, next, by, n.bin(), u.name)
+		return "", fmt.Errorf("%s sets its own PATH=%s, which beats that of systemd: add :%s there (systemctl edit %s), then restart it", u.name, next, n.bin(), u.name)
 	}
 	if u.pid == 0 {
 		return "", fmt.Errorf("%s is %s and finds no rbd", u.name, u.active)
@@ -182,6 +240,9 @@ func (s kubeletStep) apply(ctx context.Context, n *Node) (string, error) {
 	vain := fmt.Errorf("%s was restarted and still has no %s in its PATH: its program sets its own, add :%s there", u.name, n.bin(), n.bin())
 	if n.record != nil && n.record.Deaf == u.started.UnixMicro() {
 		return "", vain
+	}
+	if err := n.mayRestart(); err != nil {
+		return "", err
 	}
 	if err := n.systemd.restart(ctx, u.name); err != nil {
 		return "", err
@@ -198,4 +259,30 @@ func (s kubeletStep) apply(ctx context.Context, n *Node) (string, error) {
 		return "", cmp.Or(err, vain)
 	}
 	return fmt.Sprintf("%s restarted, pid %d, was %d", u.name, now.pid, u.pid), nil
+}
+
+// serviceStep proves that what systemd starts for kubelet finds rbd by its
+// name, and that it runs there.
+type serviceStep struct{ lasting }
+
+func (serviceStep) name() string { return "rbd --version as a service" }
+
+func (s serviceStep) check(ctx context.Context, n *Node) (state, error) {
+	u, err := n.systemd.unit(ctx, n.Unit)
+	if err != nil {
+		return state{}, err
+	}
+	line, err := n.systemd.run(ctx, u.env, "/usr/bin/env", "rbd", "--version")
+	if err != nil {
+		return state{word: "missing", why: err.Error(), todo: "run " + s.name()}, nil
+	}
+	return proof(line), nil
+}
+
+func (s serviceStep) apply(ctx context.Context, n *Node) (string, error) {
+	st, err := s.check(ctx, n)
+	if err == nil && !st.ok {
+		err = errors.New(st.why)
+	}
+	return s.name() + ": " + st.why, err
 }

@@ -34,12 +34,17 @@ import (
 // Options say which node and what to put there.
 type Options struct {
 	Root      string        // folder with the node's files; "/" is the running node, with its systemd and kernel
+	Live      bool          // Root is the running node although it is not "/": its folders in a container
 	Prefix    string        // PREFIX/bin gets the launcher, PREFIX/rbd the payload
 	Payload   string        // folder of this machine with payload.json and usr/
 	Shim      string        // file of this machine that becomes PREFIX/bin/rbd
 	Unit      string        // kubelet's unit; empty for the one of the installation, else kubelet.service
 	NoRestart bool          // files only: systemd and the kernel are left alone
 	Timeout   time.Duration // longest wait for one job of systemd
+	// MayRestart is asked before kubelet is restarted, with the time at which an
+	// installer last did that on this node, zero for never. An error ends the
+	// installation there; the next one asks again. nil allows every restart.
+	MayRestart func(last time.Time) error
 	// Say tells a person what was done, one line a call.
 	Say func(format string, args ...any)
 }
@@ -82,10 +87,10 @@ func Open(ctx context.Context, o Options) (*Node, error) {
 		n.Unit += ".service"
 	}
 	if n.live() && !o.NoRestart {
-		if _, err := os.Stat("/run/systemd/system"); err != nil { // the test of sd_booted(3)
+		if _, err := os.Stat("/run/systemd/system"); err != nil && n.Root == "/" { // the test of sd_booted(3)
 			return nil, errors.Join(errors.New("systemd does not run here: --no-restart puts the files in place and leaves the rest to you"), n.Close())
 		}
-		if n.systemd, err = dialManager(ctx, o.Timeout); err != nil {
+		if n.systemd, err = dialManager(ctx, root, o.Timeout); err != nil {
 			return nil, errors.Join(err, n.Close())
 		}
 	}
@@ -101,7 +106,7 @@ func (n *Node) Close() error {
 }
 
 // live says whether this is the running node and not a folder with one.
-func (n *Node) live() bool      { return n.Root == "/" }
+func (n *Node) live() bool      { return n.Live || n.Root == "/" }
 func (n *Node) bin() string     { return path.Join(n.Prefix, "bin") }
 func (n *Node) command() string { return path.Join(n.bin(), "rbd") }
 
@@ -135,7 +140,7 @@ func (n *Node) steps(ctx context.Context) ([]step, error) {
 
 // commandSteps prove the command, before systemd hears of it.
 func (n *Node) commandSteps() []step {
-	if !n.live() {
+	if n.systemd == nil && n.Root != "/" {
 		return nil
 	}
 	return []step{commandStep{path: n.command()}}
@@ -146,7 +151,7 @@ func (n *Node) liveSteps(after setting) []step {
 	if n.systemd == nil {
 		return nil
 	}
-	return []step{moduleStep{}, pathStep{after}, kubeletStep{}}
+	return []step{moduleStep{}, pathStep{after}, kubeletStep{}, serviceStep{}}
 }
 
 // facts are those of the installation that the record tells of, and of the

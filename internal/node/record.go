@@ -28,7 +28,19 @@ type record struct {
 	// vain, in microseconds since 1970: it is not restarted again and again.
 	Deaf int64 `json:"kubelet_restarted_in_vain,omitempty"`
 
+	// Restarted is when kubelet was last restarted, in microseconds since 1970.
+	Restarted int64 `json:"kubelet_restarted,omitempty"`
+
+	// Reload is when the installer last had systemd read its configuration.
+	Reload *moment `json:"systemd_reloaded,omitempty"`
+
 	path string // of the record itself
+}
+
+// A moment is a time that stays true when somebody sets the clock.
+type moment struct {
+	Boot string `json:"boot"`      // which one: /proc/sys/kernel/random/boot_id
+	At   int64  `json:"monotonic"` // microseconds of CLOCK_MONOTONIC
 }
 
 type entry struct {

@@ -4,7 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"math/rand/v2"
 	"os"
+	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -24,14 +28,48 @@ type manager struct {
 // unless it hangs or reloads a great many units.
 const callTimeout = 20 * time.Second
 
-func dialManager(ctx context.Context, timeout time.Duration) (*manager, error) {
+// dialManager speaks to the systemd whose sockets are below root: a node's
+// folders in a container, or "/".
+func dialManager(ctx context.Context, root string, timeout time.Duration) (*manager, error) {
 	// The context of the dial ends the connection with it, so it cannot
 	// carry the bound.
-	conn, err := within(ctx, callTimeout, func(context.Context) (*dbus.Conn, error) { return dbus.NewWithContext(ctx) })
+	conn, err := within(ctx, callTimeout, func(context.Context) (*dbus.Conn, error) {
+		conn, err := dbus.NewConnection(func() (*godbus.Conn, error) { return dial(ctx, filepath.Join(root, busSocket), true) })
+		if err == nil || os.Geteuid() != 0 {
+			return conn, err
+		}
+		direct, notThere := dbus.NewConnection(func() (*godbus.Conn, error) { return dial(ctx, filepath.Join(root, systemdSocket), false) })
+		if notThere != nil {
+			return nil, err // of the bus, which is what one should have
+		}
+		return direct, nil
+	})
 	if err != nil {
-		return nil, fmt.Errorf("cannot reach systemd over D-Bus: %w", err)
+		return nil, fmt.Errorf("cannot reach systemd over D-Bus: %w: --no-restart puts the files in place and leaves the rest to you", err)
 	}
 	return &manager{conn, timeout}, nil
+}
+
+const (
+	busSocket     = "/run/dbus/system_bus_socket" // of the D-Bus Specification, "Well-known Message Bus Instances"
+	systemdSocket = "/run/systemd/private"        // of systemd itself, for root, without a bus
+)
+
+// dial connects to a socket; a bus wants to be greeted, systemd does not.
+func dial(ctx context.Context, socket string, bus bool) (*godbus.Conn, error) {
+	conn, err := godbus.Dial("unix:path="+godbus.EscapeBusAddressValue(socket), godbus.WithContext(ctx))
+	if err != nil {
+		return nil, err
+	}
+	// By number: a static program cannot look a name up everywhere.
+	err = conn.Auth([]godbus.Auth{godbus.AuthExternal(strconv.Itoa(os.Getuid()))})
+	if err == nil && bus {
+		err = conn.Hello()
+	}
+	if err != nil {
+		return nil, errors.Join(err, conn.Close())
+	}
+	return conn, nil
 }
 
 func (m *manager) close() { m.conn.Close() }
@@ -110,6 +148,78 @@ func (m *manager) restart(ctx context.Context, unit string) error {
 	}
 }
 
+// run runs a program as a service of its own and returns what it wrote. It
+// is the way to ask how something looks to a service: its folders, its
+// labels, its environment, whatever container the installer is in.
+func (m *manager) run(ctx context.Context, e serviceEnv, argv ...string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	r, w, err := os.Pipe()
+	if err != nil {
+		return "", err
+	}
+	defer r.Close()
+	defer w.Close()
+	fd := godbus.MakeVariant(godbus.UnixFD(w.Fd()))
+	properties := []dbus.Property{
+		dbus.PropType("oneshot"), // its job ends when the program has ended
+		dbus.PropExecStart(argv, false),
+		dbus.PropDescription("opt-rbd: " + strings.Join(argv, " ")),
+		{Name: "StandardOutputFileDescriptor", Value: fd},
+		{Name: "StandardErrorFileDescriptor", Value: fd},
+		{Name: "TimeoutStartUSec", Value: godbus.MakeVariant(uint64(callTimeout.Microseconds()))},
+		{Name: "CollectMode", Value: godbus.MakeVariant("inactive-or-failed")}, // leave no failed unit behind
+	}
+	if e.path != "" {
+		properties = append(properties, dbus.Property{Name: "Environment", Value: godbus.MakeVariant([]string{"PATH=" + e.path})})
+	}
+	if len(e.files) > 0 {
+		properties = append(properties, dbus.Property{Name: "EnvironmentFiles", Value: godbus.MakeVariant(e.files)})
+	}
+	result := make(chan string, 1)
+	name := fmt.Sprintf("opt-rbd-%016x.service", rand.Uint64())
+	if _, err := m.conn.StartTransientUnitContext(ctx, name, "fail", properties, result); err != nil {
+		return "", fmt.Errorf("run %s as a service: %w", argv[0], err)
+	}
+	if err := w.Close(); err != nil {
+		return "", err
+	}
+	if end, ok := ctx.Deadline(); ok {
+		if err := r.SetReadDeadline(end); err != nil {
+			return "", err
+		}
+	}
+	out, err := io.ReadAll(io.LimitReader(r, 64<<10))
+	if err != nil {
+		return "", fmt.Errorf("run %s as a service: %w", argv[0], err)
+	}
+	text := strings.TrimSpace(string(out))
+	select {
+	case how := <-result:
+		if how == "done" {
+			return text, nil
+		}
+		if text == "" {
+			text = fmt.Sprintf("its job ended as %q", how)
+		}
+		return "", fmt.Errorf("as a service %s fails: %s", strings.Join(argv, " "), strings.ReplaceAll(text, "\n", "; "))
+	case <-ctx.Done():
+		return "", fmt.Errorf("run %s as a service: %w", argv[0], context.Cause(ctx))
+	}
+}
+
+// serviceEnv is what a unit says of PATH for its processes.
+type serviceEnv struct {
+	path  string    // by Environment=
+	files []envFile // by EnvironmentFile=, which beats it
+}
+
+// An envFile is an EnvironmentFile= as D-Bus has it.
+type envFile struct {
+	Path     string // or a pattern
+	Optional bool   // - before it
+}
+
 // A unit is what systemd knows about a service.
 type unit struct {
 	name     string
@@ -119,8 +229,11 @@ type unit struct {
 	result   string // Result of the last run
 	pid      uint32 // of the main process, 0 when there is none
 	started  time.Time
-	env      []string // Environment=
-	envFiles []string // EnvironmentFile=
+	since    time.Duration // of CLOCK_MONOTONIC at that time
+	env      serviceEnv
+	files    []string   // the unit's own and its drop-ins, in the order in which they are read
+	stale    bool       // they changed since systemd read them
+	commands [][]string // ExecStart=
 }
 
 func (m *manager) unit(ctx context.Context, name string) (unit, error) {
@@ -150,14 +263,29 @@ func (m *manager) unit(ctx context.Context, name string) (unit, error) {
 	u.sub, _ = all["SubState"].(string)
 	u.result, _ = all["Result"].(string)
 	u.pid, _ = all["MainPID"].(uint32)
-	u.env, _ = all["Environment"].([]string)
+	u.stale, _ = all["NeedDaemonReload"].(bool)
 	if usec, _ := all["ExecMainStartTimestamp"].(uint64); usec > 0 {
 		u.started = time.UnixMicro(int64(usec))
 	}
-	files, _ := all["EnvironmentFiles"].([][]any)
-	for _, f := range files {
-		if name, ok := f[0].(string); ok {
-			u.envFiles = append(u.envFiles, name)
+	usec, _ := all["ExecMainStartTimestampMonotonic"].(uint64)
+	u.since = time.Duration(usec) * time.Microsecond
+	if fragment, _ := all["FragmentPath"].(string); fragment != "" {
+		u.files = append(u.files, fragment)
+	}
+	dropIns, _ := all["DropInPaths"].([]string)
+	u.files = append(u.files, dropIns...)
+	env, _ := all["Environment"].([]string)
+	u.env.path, _ = pathOf(env)
+	envFiles, _ := all["EnvironmentFiles"].([][]any)
+	for _, f := range envFiles {
+		name, _ := f[0].(string)
+		optional, _ := f[1].(bool)
+		u.env.files = append(u.env.files, envFile{name, optional})
+	}
+	commands, _ := all["ExecStart"].([][]any)
+	for _, c := range commands {
+		if argv, _ := c[1].([]string); len(argv) > 0 {
+			u.commands = append(u.commands, argv)
 		}
 	}
 	return u, nil
@@ -218,26 +346,35 @@ func (u unit) processPath() (value string, ok bool) {
 	return value, true
 }
 
-// nextPath returns the PATH that the unit's next process gets, and what sets
-// it: the manager's environment, Environment= and EnvironmentFile= in turn,
-// the later beating the earlier (systemd.exec(5)).
-func (u unit) nextPath(t *tree, managerEnv []string) (value, by string) {
-	value, _ = pathOf(managerEnv)
-	if p, set := pathOf(u.env); set {
-		value, by = p, "Environment="
+// nextPath returns the PATH that the unit's next process gets: by the
+// manager's environment, Environment= and EnvironmentFile= in turn, the later
+// beating the earlier (systemd.exec(5)). The files are read by systemd itself
+// for a service that tells: they may stand where the installer sees nothing.
+func (m *manager) nextPath(ctx context.Context, e serviceEnv) (string, error) {
+	if len(e.files) > 0 {
+		return m.run(ctx, e, "/usr/bin/printenv", "PATH")
 	}
-	for _, file := range u.envFiles {
-		data, err := t.read(file)
-		if err != nil {
-			continue // EnvironmentFile=- or a pattern: what it says is seen after the restart
-		}
-		for _, line := range logicalLines(string(data)) {
-			for _, word := range splitWords(line) {
-				if p, ok := strings.CutPrefix(word, "PATH="); ok {
-					value, by = p, "EnvironmentFile="+file
-				}
-			}
-		}
+	if e.path != "" {
+		return e.path, nil
 	}
-	return value, by
+	env, err := m.environment(ctx)
+	if err != nil {
+		return "", err
+	}
+	value, _ := pathOf(env)
+	return value, nil
+}
+
+// reloaded returns when systemd last read its configuration and its units:
+// what started later has what they say. ok is false where systemd does not
+// tell.
+func (m *manager) reloaded(ctx context.Context) (at time.Duration, ok bool) {
+	text, err := within(ctx, callTimeout, func(context.Context) (string, error) {
+		return m.conn.GetManagerProperty("UnitsLoadTimestampMonotonic")
+	})
+	if err != nil {
+		return 0, false
+	}
+	usec, err := strconv.ParseUint(strings.TrimPrefix(text, "@t "), 10, 63)
+	return time.Duration(usec) * time.Microsecond, err == nil && usec > 0
 }

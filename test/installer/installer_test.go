@@ -40,13 +40,19 @@ func (n testNode) in(t *testing.T) testNode {
 // installer runs it and returns all that it said.
 func (n testNode) installer(code int, args ...string) string {
 	n.t.Helper()
+	return n.installs(code, args[0], append([]string{tools + "/installer"}, args...))
+}
+
+// installs runs one of the installer's commands in whatever way.
+func (n testNode) installs(code int, command string, argv []string) string {
+	n.t.Helper()
 	began := time.Now()
-	r := n.Run(append([]string{tools + "/installer"}, args...)...)
-	n.t.Logf("installer %s: exit code %d after %.1f s\n%s%s", strings.Join(args, " "), r.Code, time.Since(began).Seconds(), r.Stdout, r.Stderr)
+	r := n.Run(argv...)
+	n.t.Logf("%s: exit code %d after %.1f s\n%s%s", strings.Join(argv, " "), r.Code, time.Since(began).Seconds(), r.Stdout, r.Stderr)
 	if r.Code != code {
 		n.t.Fatalf("exit code %d, not %d", r.Code, code)
 	}
-	if code == 1 && args[0] != "status" && strings.Count(r.Stderr, "\n") != 1 {
+	if code == 1 && command != "status" && strings.Count(r.Stderr, "\n") != 1 {
 		n.t.Errorf("an error is one line, not %q", r.Stderr)
 	}
 	return r.Stdout + r.Stderr
@@ -174,6 +180,7 @@ func TestInstaller(t *testing.T) {
 		{"files only", filesOnly},
 		{"other user", otherUser},
 		{"without a bus", withoutBus},
+		{"inside a pod", insidePod},
 	} {
 		if !t.Run(theme.name, func(t *testing.T) { theme.run(n.in(t)) }) {
 			return

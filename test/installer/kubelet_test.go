@@ -39,8 +39,8 @@ func withKubelet(n testNode) {
 func kubeletWithPath(n testNode) {
 	t := n.t
 	for name, c := range map[string]struct{ unit, fixed, want string }{
-		"Environment":     {"Environment=PATH=/usr/sbin:/usr/bin", "Environment=PATH=/usr/sbin:/usr/bin:/opt/bin", "kubelet.service sets its own PATH=/usr/sbin:/usr/bin by Environment=, which beats that of systemd: add :/opt/bin there"},
-		"EnvironmentFile": {"EnvironmentFile=/run/kubelet.env", "EnvironmentFile=/run/kubelet.env", "kubelet.service sets its own PATH=/usr/bin:/usr/sbin by EnvironmentFile=/run/kubelet.env, which beats"},
+		"Environment":     {"Environment=PATH=/usr/sbin:/usr/bin", "Environment=PATH=/usr/sbin:/usr/bin:/opt/bin", "kubelet.service sets its own PATH=/usr/sbin:/usr/bin, which beats that of systemd: add :/opt/bin there"},
+		"EnvironmentFile": {"EnvironmentFile=/run/kubelet.env", "EnvironmentFile=/run/kubelet.env", "kubelet.service sets its own PATH=/usr/bin:/usr/sbin, which beats"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			n := n.in(t)
