@@ -254,7 +254,7 @@ func (c *call) runNBD(verb string, words []string) error {
 	var exit *exec.ExitError
 	switch {
 	case errors.As(err, &exit):
-		how := exit.ProcessState.String() // of a signal
+		how := exit.String() // of a signal
 		if exit.Exited() {
 			how = fmt.Sprintf("exit status: %d", exit.ExitCode())
 		}

@@ -159,7 +159,7 @@ func interrupted(t *testing.T, at func(t *testing.T, s scenario, root string, po
 			points += n
 		})
 	}
-	fmt.Printf("%s: %d points of interruption tried\n", t.Name(), points)
+	fmt.Fprintf(os.Stderr, "%s: %d points of interruption tried\n", t.Name(), points)
 }
 
 // cut runs a command in a process of its own that is killed right after the
