@@ -21,3 +21,10 @@ var manager string
 func Manager(path string) string {
 	return strings.ReplaceAll(manager, "@PATH@", path)
 }
+
+//go:embed udev/50-rbd.rules
+var udevRules string
+
+// UdevRules returns the text of /etc/udev/rules.d/50-rbd.rules for the folder
+// that holds ceph-rbdnamer.
+func UdevRules(bin string) string { return strings.ReplaceAll(udevRules, "@BIN@", bin) }

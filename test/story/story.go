@@ -274,6 +274,15 @@ func (s *Story) admin(ctx context.Context) error {
 		return fmt.Errorf("rbd map prints %q", dev)
 	}
 	s.Say("rbd map work: %s", dev)
+	// udev's rule, which asks the launcher.
+	link, err := s.sh(ctx, "readlink -f /dev/rbd/rbd/work")
+	if err != nil {
+		return err
+	}
+	if link != dev {
+		return fmt.Errorf("/dev/rbd/rbd/work is %q, not %s", link, dev)
+	}
+	s.Say("/dev/rbd/rbd/work points there")
 	// Exact: what ext4 discards does not begin at objects, which are thus cut
 	// short more often than removed, and the quick answer counts them whole.
 	used := func() (int64, error) {
