@@ -68,6 +68,7 @@ restarted that need not be.
   installer install                 make it so
   installer rollback                go back to the release before
   installer status                  what is in place, line by line
+  installer run                     install, stay, repair: what the DaemonSet does
   installer uninstall               take back exactly that
   installer plan --root /mnt/node   the same for files below another folder`,
 		HideHelpCommand: true,
@@ -117,6 +118,8 @@ restarted that need not be.
 					return on(c, func(n *node.Node) error { return status(c, n) })
 				},
 			},
+			runCommand(what),
+			readyCommand,
 			{
 				Name:      "uninstall",
 				Usage:     "take back what install did and restore what stood there before",
@@ -183,12 +186,16 @@ func status(c *cli.Context, n *node.Node) error {
 	return err
 }
 
-// on opens the node that the flags name.
-func on(c *cli.Context, do func(*node.Node) error) (err error) {
+func noArguments(c *cli.Context) error {
 	if c.Args().Present() {
 		return fmt.Errorf("unexpected argument %q: see installer %s --help", c.Args().First(), c.Command.Name)
 	}
-	o := node.Options{
+	return nil
+}
+
+// options are what the flags say of the node.
+func options(c *cli.Context) (node.Options, error) {
+	return node.Options{
 		Root:      c.String("root"),
 		Live:      c.Bool("live"),
 		Prefix:    c.String("prefix"),
@@ -197,6 +204,14 @@ func on(c *cli.Context, do func(*node.Node) error) (err error) {
 		Unit:      c.String("kubelet-unit"),
 		NoRestart: c.Bool("no-restart"),
 		Timeout:   c.Duration("timeout"),
+	}, noArguments(c)
+}
+
+// on opens the node that the flags name.
+func on(c *cli.Context, do func(*node.Node) error) (err error) {
+	o, err := options(c)
+	if err != nil {
+		return err
 	}
 	if !c.Bool("quiet") {
 		o.Say = func(format string, args ...any) { fmt.Fprintf(c.App.Writer, format+"\n", args...) }
