@@ -52,7 +52,7 @@ func TestInstall(t *testing.T) {
 			equal(t, "node selector", s.NodeSelector, map[string]string{"kubernetes.io/os": "linux", "kubernetes.io/arch": "amd64"})
 			c := s.Containers[0]
 			equal(t, "command", c.Command, []string{"/opt-rbd/installer"})
-			equal(t, "arguments", c.Args, []string{"run", "--root=/host", "--interval=10m", "--restart-jitter=5m", "--restart-interval=15m", "--log-format=json"})
+			equal(t, "arguments", c.Args, []string{"run", "--root=/host", "--live", "--interval=10m", "--restart-jitter=5m", "--restart-interval=15m", "--log-format=json"})
 			equal(t, "probe", c.ReadinessProbe.Exec.Command, []string{"/opt-rbd/installer", "ready"})
 		})
 	}
@@ -70,7 +70,7 @@ func TestUninstall(t *testing.T) {
 			folders(t, s, prefix)
 			equal(t, "node selector", s.NodeSelector, map[string]string{"kubernetes.io/hostname": "NODE"})
 			equal(t, "name", b.job.Name, "opt-rbd-uninstall-NODE")
-			equal(t, "arguments", s.Containers[0].Args, []string{"uninstall", "--root=/host"})
+			equal(t, "arguments", s.Containers[0].Args, []string{"uninstall", "--root=/host", "--live"})
 			equal(t, "restart policy", s.RestartPolicy, corev1.RestartPolicyOnFailure)
 
 			// What installs and what takes it back see the same of the host.
