@@ -161,15 +161,6 @@ func (c Config) command(name string, argv []string, n needs, host caller) ([]str
 		"--network=host", "--log-driver=none",
 		"--cap-drop=ALL", "--security-opt=label=disable", "--security-opt=no-new-privileges",
 	}
-	if c.Runtime == "podman" {
-		// Its own limits may be higher than those of the caller, and then the container does not start.
-		for name, resource := range map[string]int{"nofile": unix.RLIMIT_NOFILE, "nproc": unix.RLIMIT_NPROC} {
-			var limit unix.Rlimit
-			if err := unix.Getrlimit(resource, &limit); err == nil && limit.Max < 1<<62 {
-				out = append(out, "--ulimit="+name+"="+strconv.FormatUint(limit.Cur, 10)+":"+strconv.FormatUint(limit.Max, 10))
-			}
-		}
-	}
 	if c.Runtime != "docker" && host.uid != 0 {
 		// Rootless: root in the container is the caller on the host.
 		host.uid, host.gid, host.groups = 0, 0, nil

@@ -42,6 +42,7 @@ func TestRuntime(t *testing.T) {
 	t.Cleanup(func() {
 		// dockerd leaves the network of --network=host mounted.
 		_ = syscall.Unmount(state+"/exec/netns/default", syscall.MNT_DETACH)
+		_ = syscall.Unmount(state+"/run", syscall.MNT_DETACH)
 		must(t, os.RemoveAll(state))
 	})
 
@@ -62,7 +63,15 @@ func TestRuntime(t *testing.T) {
 	s.startDocker(t, state)
 	storage, engine := filepath.Join(state, "storage.conf"), filepath.Join(state, "containers.conf")
 	must(t, os.WriteFile(storage, fmt.Appendf(nil, "[storage]\ndriver = \"vfs\"\nrunroot = %q\ngraphroot = %q\n", state+"/run", dir+"/podman"), 0o600))
-	must(t, os.WriteFile(engine, fmt.Appendf(nil, "[engine]\ncgroup_manager = \"cgroupfs\"\nruntime = \"runc\"\nevents_logger = \"none\"\n"), 0o600))
+	// podman's own limits are higher than a machine without CAP_SYS_RESOURCE lets it set.
+	must(t, os.WriteFile(engine, []byte(`
+[containers]
+default_ulimits = ["nofile=1024:1024", "nproc=1024:1024"]
+[engine]
+cgroup_manager = "cgroupfs"
+runtime = "runc"
+events_logger = "none"
+`), 0o600))
 	s.env = append(s.env, "CONTAINERS_STORAGE_CONF="+storage, "CONTAINERS_CONF="+engine)
 
 	for _, name := range []string{"docker", "podman"} {
