@@ -163,7 +163,21 @@ func (s *setup) testRuntime(t *testing.T, name, archive string) {
 					t.Errorf("%s: %v, %v", path, info.Mode(), err)
 				}
 			}
-			// SIGKILL of the client leaves neither a key nor a container.
+			// SIGKILL of the client leaves neither a key nor a container, though rbd does not end by itself: it would at
+			// the end of its stdin.
+			stopped := 0
+			for file, b := range processes(t) {
+				if bytes.HasPrefix(b, []byte("rbd\x00")) && bytes.Contains(b, []byte("\x00"+disk+how+"\x00")) {
+					var pid int
+					_, err := fmt.Sscanf(file, "/proc/%d/cmdline", &pid)
+					must(t, err)
+					must(t, syscall.Kill(pid, syscall.SIGSTOP))
+					stopped++
+				}
+			}
+			if stopped != 1 {
+				t.Fatalf("%d processes of rbd in the container", stopped)
+			}
 			must(t, cmd.Process.Kill())
 			_ = cmd.Wait()
 			eventually(t, func() error {
