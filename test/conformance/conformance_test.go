@@ -94,6 +94,11 @@ func (s *side) start(dir string, o cluster.Options) (err error) {
 	return err
 }
 
+// emptyFolder makes the folder where the lines run anew.
+func (s *side) emptyFolder() error {
+	return errors.Join(os.RemoveAll(s.dir), os.Mkdir(s.dir, 0o755))
+}
+
 // emptyPool makes the pool rbd anew.
 func (s *side) emptyPool() error {
 	for _, command := range []string{
@@ -309,7 +314,7 @@ func release(t *testing.T) string {
 // play runs the steps of one file on both sides, and tells of each line that
 // is compared how the answers differ, "" if they do not.
 func play(t *testing.T, steps []step, compared func(step, string)) {
-	both(t, func(s *side) (answer, error) { return answer{}, s.emptyPool() })
+	both(t, func(s *side) (answer, error) { return answer{}, errors.Join(s.emptyFolder(), s.emptyPool()) })
 	for _, s := range []*side{genuine, ours} {
 		s.env, s.kept = map[string]string{}, map[string]string{}
 		defer s.endWatches()
