@@ -17,6 +17,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -201,7 +202,7 @@ func ours(o options) ([]byte, error) {
 			return nil, fmt.Errorf("%w: run make build payload", err)
 		}
 	}
-	for _, at := range []string{"usr/local/bin/installer", "usr/local/bin/rbd"} {
+	for _, at := range slices.Sorted(maps.Keys(links)) {
 		if err := add(tar.Header{Typeflag: tar.TypeSymlink, Name: at, Linkname: links[at], Mode: 0o777}, nil); err != nil {
 			return nil, err
 		}

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/ceph/go-ceph/rados"
 	urfave "github.com/urfave/cli/v2"
 
 	"github.com/opt-rbd/opt-rbd/internal/args"
@@ -224,6 +225,15 @@ func printError(err error, stderr io.Writer) {
 	fmt.Fprintln(stderr, line)
 }
 
+// bareError is an error whose line has no "rbd: " before it.
+func bareError(err error, what string) error {
+	if err == nil {
+		return nil
+	}
+	code := errno.Code(err)
+	return &errno.Error{Code: code, Bare: true, Line: what + ": " + errno.Text(code), Err: err}
+}
+
 // Declarations are the declarations of all commands.
 func Declarations() []*args.Command {
 	var all []*args.Command
@@ -298,6 +308,28 @@ func (c *call) pool(names spec.Names) (spec.Spec, error) {
 		c.next++
 	}
 	return s, err
+}
+
+// openPool reads the spec of a pool and opens it.
+func (c *call) openPool(names spec.Names) (spec.Spec, *rados.IOContext, error) {
+	s, err := c.pool(names)
+	if err != nil {
+		return s, nil, err
+	}
+	pool, err := c.cluster.Pool(s.Pool, s.Namespace)
+	return s, pool, err
+}
+
+// onlyPool reads the name of a pool, without a namespace.
+func (c *call) onlyPool() (string, error) {
+	name := c.String("pool")
+	if !c.IsSet("pool") {
+		name = c.operand()
+	}
+	if c.names(spec.New) != spec.Any && strings.ContainsAny(name, "/@") {
+		return "", errno.Errorf(syscall.EINVAL, "invalid pool '%s'", name)
+	}
+	return name, nil
 }
 
 // names are the rules for names, which rbd_validate_names switches off.

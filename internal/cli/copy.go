@@ -61,12 +61,8 @@ var copyCommands = []*command{
 		},
 		run: func(c *call) error {
 			return duplicate(c, spec.MaySnap, func(_, to *rados.IOContext, s, d spec.Spec, o *rbd.ImageOptions) error {
-				sparse := uint64(4 << 10)
-				if c.IsSet("sparse-size") {
-					sparse = c.number("sparse-size", bytes)
-				}
 				return withSource(c, s, "Image copy", "copy failed", func(image *rbd.Image, p librbd.Progress) error {
-					return librbd.Copy(image, to, d.Image, o, sparse, p)
+					return librbd.Copy(image, to, d.Image, o, c.sparseSize(), p)
 				})
 			})
 		},
@@ -101,7 +97,7 @@ var copyCommands = []*command{
 			Short:    "Fill clone with parent data (make it independent).",
 		},
 		run: func(c *call) error {
-			return changeImage(c, spec.NoSnap, "Image flatten", "flatten error", librbd.Flatten)
+			return changeImage(c, "Image flatten", "flatten error", librbd.Flatten)
 		},
 	},
 	{
@@ -112,12 +108,8 @@ var copyCommands = []*command{
 			Short:    "Reclaim space for zeroed image extents.",
 		},
 		run: func(c *call) error {
-			sparse := uint64(4 << 10)
-			if c.IsSet("sparse-size") {
-				sparse = c.number("sparse-size", bytes)
-			}
-			return changeImage(c, spec.NoSnap, "Image sparsify", "sparsify error", func(image *rbd.Image, p librbd.Progress) error {
-				return librbd.Sparsify(image, sparse, p)
+			return changeImage(c, "Image sparsify", "sparsify error", func(image *rbd.Image, p librbd.Progress) error {
+				return librbd.Sparsify(image, c.sparseSize(), p)
 			})
 		},
 	},
@@ -170,21 +162,14 @@ func withSource(c *call, s spec.Spec, operation, failed string, do func(*rbd.Ima
 }
 
 // changeImage does something to an image that takes a while.
-func changeImage(c *call, snap spec.Snap, operation, failed string, do func(*rbd.Image, librbd.Progress) error) (err error) {
-	s, err := c.spec(spec.Form{Snap: snap})
-	if err != nil {
-		return err
-	}
-	image, err := c.open(s, false)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, image.Close()) }()
-	err = c.withProgress(operation, func(p librbd.Progress) error { return do(image, p) })
-	return errno.Wrap(err, failed)
+func changeImage(c *call, operation, failed string, do func(*rbd.Image, librbd.Progress) error) error {
+	return c.withImage(func(image *rbd.Image) error {
+		err := c.withProgress(operation, func(p librbd.Progress) error { return do(image, p) })
+		return errno.Wrap(err, failed)
+	})
 }
 
-func rename(c *call) (err error) {
+func rename(c *call) error {
 	s, err := c.spec(spec.Form{})
 	if err != nil {
 		return err
@@ -193,21 +178,30 @@ func rename(c *call) (err error) {
 	if err != nil {
 		return err
 	}
-	switch {
-	case s.Pool != d.Pool:
-		return errors.Join(
-			errno.Errorf(syscall.EINVAL, "mv/rename across pools not supported"),
-			&errno.Error{Code: syscall.EINVAL, Bare: true, Line: fmt.Sprintf("source pool: %s dest pool: %s", s.Pool, d.Pool)},
-		)
-	case s.Namespace != d.Namespace:
-		return errors.Join(
-			errno.Errorf(syscall.EINVAL, "mv/rename across namespaces not supported"),
-			&errno.Error{Code: syscall.EINVAL, Bare: true, Line: fmt.Sprintf("source namespace: %s dest namespace: %s", s.Namespace, d.Namespace)},
-		)
+	if err := samePlace("mv/rename", "", s, d); err != nil {
+		return err
 	}
 	pool, err := c.cluster.Pool(s.Pool, s.Namespace)
 	if err != nil {
 		return err
 	}
 	return errno.Wrap(rbd.GetImage(pool, s.Image).Rename(d.Image), "rename error")
+}
+
+// samePlace refuses a rename into another pool or namespace. comma is what the
+// operation's second line has between the two.
+func samePlace(operation, comma string, s, d spec.Spec) error {
+	across := func(what, from, to string) error {
+		return errors.Join(
+			errno.Errorf(syscall.EINVAL, "%s across %ss not supported", operation, what),
+			&errno.Error{Code: syscall.EINVAL, Bare: true, Line: fmt.Sprintf("source %s: %s%s dest %s: %s", what, from, comma, what, to)},
+		)
+	}
+	switch {
+	case s.Pool != d.Pool:
+		return across("pool", s.Pool, d.Pool)
+	case s.Namespace != d.Namespace:
+		return across("namespace", s.Namespace, d.Namespace)
+	}
+	return nil
 }

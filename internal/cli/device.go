@@ -20,7 +20,7 @@ var deviceCommands = []*command{
 	nbdListCommand,
 	nbdMapCommand,
 	nbdUnmapCommand,
-	{Command: *device.List, run: deviceList},
+	{Command: *device.List, run: byType(nbdList, deviceList)},
 	{
 		Command: args.Command{
 			Path:     []string{"device", "map"},
@@ -38,9 +38,9 @@ var deviceCommands = []*command{
 			},
 			Short: "Map an image to a block device.",
 		},
-		run: deviceMap,
+		run: byType(nbdMap, deviceMap),
 	},
-	{Command: *device.Unmap, run: deviceUnmap},
+	{Command: *device.Unmap, run: byType(nbdUnmap, deviceUnmap)},
 }
 
 // host is the machine on which devices are mapped.
@@ -51,22 +51,10 @@ func (c *call) device() device.IO {
 }
 
 func deviceList(c *call) error {
-	if nbd, err := c.isNBD(); nbd || err != nil {
-		if err != nil {
-			return err
-		}
-		return nbdList(c)
-	}
 	return device.RunList(c.line, c.device())
 }
 
 func deviceUnmap(c *call) error {
-	if nbd, err := c.isNBD(); nbd || err != nil {
-		if err != nil {
-			return err
-		}
-		return nbdUnmap(c)
-	}
 	return device.RunUnmap(c.Context.Context, c.line, c.device(), func() (string, error) {
 		// The monitors may say which pool is the default one.
 		if _, err := c.cluster.Connect(); err != nil {
@@ -77,12 +65,6 @@ func deviceUnmap(c *call) error {
 }
 
 func deviceMap(c *call) error {
-	if nbd, err := c.isNBD(); nbd || err != nil {
-		if err != nil {
-			return err
-		}
-		return nbdMap(c)
-	}
 	s, err := c.spec(spec.Form{Snap: spec.MaySnap})
 	if err != nil {
 		return err

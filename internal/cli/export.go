@@ -327,9 +327,7 @@ func exportImage(c *call, image *rbd.Image, info *rbd.ImageInfo, w io.Writer, pr
 	}
 	var err error
 	if h.Meta, err = image.ListMetadata(); err != nil {
-		return errors.Join(
-			&errno.Error{Code: errno.Code(err), Bare: true, Line: "failed to retrieve metadata of image : " + errno.Text(errno.Code(err)), Err: err},
-			err)
+		return errors.Join(bareError(err, "failed to retrieve metadata of image "), err)
 	}
 	snaps, err := image.GetSnapshotNames()
 	if err != nil {

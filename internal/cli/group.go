@@ -2,7 +2,6 @@ package cli
 
 import (
 	"cmp"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -304,18 +303,7 @@ func groupList(c *call) error {
 	if err != nil {
 		return silent(err)
 	}
-	if f == nil {
-		for _, name := range names {
-			fmt.Fprintln(c.stdout, name)
-		}
-		return nil
-	}
-	f.OpenArray("groups")
-	for _, name := range names {
-		f.String("name", name)
-	}
-	f.Close()
-	return f.Flush(c.stdout)
+	return printNames(c, f, "groups", names)
 }
 
 func groupImageList(c *call) error {
@@ -378,15 +366,8 @@ func groupRename(c *call) error {
 	if err != nil {
 		return err
 	}
-	across := func(what, format string, a ...any) error {
-		return errors.Join(errno.Errorf(syscall.EINVAL, "group rename across %s not supported", what),
-			&errno.Error{Code: syscall.EINVAL, Bare: true, Line: fmt.Sprintf(format, a...)})
-	}
-	switch {
-	case s.Pool != d.Pool:
-		return across("pools", "source pool: %s, dest pool: %s", s.Pool, d.Pool)
-	case s.Namespace != d.Namespace:
-		return across("namespaces", "source namespace: %s, dest namespace: %s", s.Namespace, d.Namespace)
+	if err := samePlace("group rename", ",", s, d); err != nil {
+		return err
 	}
 	pool, err := c.cluster.Pool(s.Pool, s.Namespace)
 	if err != nil {

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"errors"
 	"syscall"
 
 	"github.com/ceph/go-ceph/rados"
@@ -62,10 +63,26 @@ func (c *call) openImage(s spec.Spec, id string, readOnly bool) (*rados.IOContex
 	}
 	if err := image.SetSnapshot(s.Snap); err != nil {
 		image.Close()
-		return nil, nil, &errno.Error{
-			Code: errno.Code(err), Bare: true, Err: err,
-			Line: "error setting snapshot context: " + errno.Text(errno.Code(err)),
-		}
+		return nil, nil, bareError(err, "error setting snapshot context")
 	}
 	return pool, image, nil
+}
+
+// change opens an image to do something to it, and closes it.
+func (c *call) change(s spec.Spec, do func(*rbd.Image) error) (err error) {
+	image, err := c.open(s, false)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, image.Close()) }()
+	return do(image)
+}
+
+// withImage is change for the image that the line names.
+func (c *call) withImage(do func(*rbd.Image) error) error {
+	s, err := c.spec(spec.Form{})
+	if err != nil {
+		return err
+	}
+	return c.change(s, do)
 }

@@ -156,15 +156,6 @@ func journalError(c *call, name string, err error) error {
 	return errno.Wrap(err, name)
 }
 
-// bareStep is an error with a line that has no "rbd: " before it.
-func bareStep(err error, text string) error {
-	if err == nil {
-		return nil
-	}
-	code := errno.Code(err)
-	return &errno.Error{Code: code, Bare: true, Line: text + ": " + errno.Text(code), Err: err}
-}
-
 // journal reads the spec of a journal, whose name is in Image. Where only an
 // image is named, its journal has the image's id.
 func (c *call) journal(pool, namespace, image, name string, dest bool) (s spec.Spec, err error) {
@@ -277,7 +268,7 @@ func (j imageJournal) meta() (m journalMeta, err error) {
 func journalInfo(c *call, j imageJournal, f output.Formatter) error {
 	m, err := j.meta()
 	if err != nil {
-		return bareStep(err, "failed to get journal metadata")
+		return bareError(err, "failed to get journal metadata")
 	}
 	pool := ""
 	if m.poolID >= 0 {
@@ -369,23 +360,23 @@ func journalReset(c *call, j imageJournal, _ output.Formatter) (err error) {
 		err = syscall.ENOENT
 	}
 	if err != nil {
-		return bareStep(err, "failed to locate journal's image")
+		return bareError(err, "failed to locate journal's image")
 	}
 	value := values[key]
 	if len(value) < 4 || uint64(binary.LittleEndian.Uint32(value)) > uint64(len(value)-4) {
-		return bareStep(syscall.EBADMSG, "failed to locate journal's image")
+		return bareError(syscall.EBADMSG, "failed to locate journal's image")
 	}
 	name := string(value[4 : 4+binary.LittleEndian.Uint32(value)])
 	image, err := rbd.OpenImage(j.pool, name, rbd.NoSnapshot)
 	if err != nil {
-		return errors.Join(errno.Wrap(err, "error opening image "+name), bareStep(err, "failed to open image"))
+		return errors.Join(errno.Wrap(err, "error opening image "+name), bareError(err, "failed to open image"))
 	}
 	defer func() { err = errors.Join(err, image.Close()) }()
 	// That is what makes the journal anew, with all that mirroring asks for.
 	if err := image.UpdateFeatures(rbd.FeatureJournaling, false); err != nil {
-		return bareStep(err, "failed to disable image journaling")
+		return bareError(err, "failed to disable image journaling")
 	}
-	return bareStep(image.UpdateFeatures(rbd.FeatureJournaling, true), "failed to re-enable image journaling")
+	return bareError(image.UpdateFeatures(rbd.FeatureJournaling, true), "failed to re-enable image journaling")
 }
 
 func journalDisconnect(c *call, j imageJournal, _ output.Formatter) error {
@@ -403,7 +394,7 @@ func journalDisconnect(c *call, j imageJournal, _ output.Formatter) error {
 		in := binary.LittleEndian.AppendUint32(nil, uint32(len(client.ID)))
 		in = append(append(in, client.ID...), journal.Disconnected)
 		if err := j.exec(j.pool, j.header(), "client_update_state", in); err != nil {
-			return bareStep(err, "warning: failed to disconnect client "+client.ID)
+			return bareError(err, "warning: failed to disconnect client "+client.ID)
 		}
 		fmt.Fprintf(c.stdout, "client %s disconnected\n", client.ID)
 		found = true
@@ -416,7 +407,7 @@ func journalDisconnect(c *call, j imageJournal, _ output.Formatter) error {
 		return &errno.Error{Code: syscall.ENOENT, Bare: true, Line: line}
 	}
 	_, _, err = j.pool.NotifyWithTimeout(j.header(), nil, 5*time.Second)
-	return bareStep(err, "warning: failed to notify state change:")
+	return bareError(err, "warning: failed to notify state change:")
 }
 
 // exec runs a method of the OSDs' class for journals that writes.
@@ -590,7 +581,7 @@ func (c *call) inspectEntry(data []byte) (journal.Event, error) {
 // notThere are the lines on a journal that cannot be read at all. The genuine
 // tool registers itself as a client first, which reading does not need.
 func notThere(err error) error {
-	return errors.Join(bareStep(err, "failed to register client"), errno.Wrap(err, "failed to unregister journal client"))
+	return errors.Join(bareError(err, "failed to register client"), errno.Wrap(err, "failed to unregister journal client"))
 }
 
 func journalInspect(c *call, j imageJournal, _ output.Formatter) error {
@@ -757,7 +748,7 @@ func importJournal(c *call, j imageJournal, r io.Reader) error {
 		entry := journal.Entry{Tag: e.Tag, ID: next[e.Tag], Data: e.data}
 		next[e.Tag]++
 		if err := j.append(pool, &m, entry); err != nil {
-			return errors.Join(stepOf(err), bareStep(err, "failed to append journal"))
+			return errors.Join(stepOf(err), bareError(err, "failed to append journal"))
 		}
 		failures--
 	}

@@ -56,13 +56,18 @@ func list(c *call, io *rados.IOContext, f output.Formatter) error {
 	if c.Bool("long") {
 		return listLong(c, io, names, f)
 	}
+	return printNames(c, f, "images", names)
+}
+
+// printNames prints a name a line, or an array of what they are the names of.
+func printNames(c *call, f output.Formatter, what string, names []string) error {
 	if f == nil {
 		for _, name := range names {
 			fmt.Fprintln(c.stdout, name)
 		}
 		return nil
 	}
-	f.OpenArray("images")
+	f.OpenArray(what)
 	for _, name := range names {
 		f.String("name", name)
 	}

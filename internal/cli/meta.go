@@ -25,7 +25,7 @@ var metaCommands = []*command{
 		Command: args.Command{
 			Path:     []string{"image-meta", "get"},
 			Operands: []args.Operand{imageSpec, metaKey},
-			Options:  []args.Option{poolOption, namespaceOption, imageOption},
+			Options:  imageOptions,
 			Short:    "Image metadata get the value associated with the key.",
 		},
 		run: func(c *call) error {
@@ -54,7 +54,7 @@ var metaCommands = []*command{
 			Path:     []string{"image-meta", "remove"},
 			Aliases:  [][]string{{"image-meta", "rm"}},
 			Operands: []args.Operand{imageSpec, metaKey},
-			Options:  []args.Option{poolOption, namespaceOption, imageOption},
+			Options:  imageOptions,
 			Short:    "Image metadata remove the key and value associated.",
 		},
 		run: func(c *call) error {
@@ -74,7 +74,7 @@ var metaCommands = []*command{
 		Command: args.Command{
 			Path:     []string{"image-meta", "set"},
 			Operands: []args.Operand{imageSpec, metaKey, metaValue},
-			Options:  []args.Option{poolOption, namespaceOption, imageOption},
+			Options:  imageOptions,
 			Short:    "Image metadata set key with value.",
 		},
 		run: func(c *call) error {
@@ -85,17 +85,8 @@ var metaCommands = []*command{
 	},
 }
 
-// bareError is an error that the genuine tool says without "rbd: ".
-func bareError(err error, what string) error {
-	if err == nil {
-		return nil
-	}
-	code := errno.Code(err)
-	return &errno.Error{Code: code, Bare: true, Line: what + ": " + errno.Text(code), Err: err}
-}
-
 // withMeta does something to a key of an image.
-func withMeta(c *call, failed string, do func(*rbd.Image, string) error) (err error) {
+func withMeta(c *call, failed string, do func(*rbd.Image, string) error) error {
 	s, err := c.spec(spec.Form{})
 	if err != nil {
 		return err
@@ -108,15 +99,12 @@ func withMeta(c *call, failed string, do func(*rbd.Image, string) error) (err er
 	if len(c.line.Command.Operands) > 2 && c.Args().Get(c.next) == "" {
 		return errno.Errorf(syscall.EINVAL, "metadata value was not specified")
 	}
-	image, err := c.open(s, false)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, image.Close()) }()
-	if err := do(image, key); err != nil {
-		return errors.Join(err, errno.Wrap(err, failed))
-	}
-	return nil
+	return c.change(s, func(image *rbd.Image) error {
+		if err := do(image, key); err != nil {
+			return errors.Join(err, errno.Wrap(err, failed))
+		}
+		return nil
+	})
 }
 
 func metaList(c *call) error {

@@ -155,6 +155,11 @@ func (c *call) sourceDescription() (string, error) {
 	case !c.IsSet("source-spec-path"):
 		return c.String("source-spec"), nil
 	}
+	return readText(path, 4095, "error reading source-spec file")
+}
+
+// readText reads at most so many bytes of a file, or of stdin where that is "-".
+func readText(path string, most int64, failed string) (string, error) {
 	f := os.Stdin
 	if path != "-" {
 		var err error
@@ -163,9 +168,8 @@ func (c *call) sourceDescription() (string, error) {
 		}
 		defer f.Close()
 	}
-	const most = 4095
 	data, err := io.ReadAll(io.LimitReader(f, most))
-	return string(data), errno.Wrap(err, "error reading source-spec file")
+	return string(data), errno.Wrap(err, failed)
 }
 
 func migrationPrepare(c *call) error {

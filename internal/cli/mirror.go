@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"os"
 	"regexp"
@@ -25,7 +24,6 @@ import (
 )
 
 var (
-	poolNameOperand = args.Operand{Name: "pool-name", Help: "pool name"}
 	uuidOperand     = args.Operand{Name: "uuid", Help: "peer uuid"}
 	siteNameOption  = args.Option{Name: "site-name", Arg: "arg", Help: "local site name"}
 	directionOption = args.Option{
@@ -141,7 +139,7 @@ var mirrorPoolCommands = []*command{
 			Short:    "Remove a mirroring peer from a pool.",
 		},
 		run: func(c *call) error {
-			name, err := c.poolName1()
+			name, err := c.onlyPool()
 			if err != nil {
 				return err
 			}
@@ -199,28 +197,6 @@ var mirrorPoolCommands = []*command{
 	},
 }
 
-// openPool reads the spec of a pool and opens it.
-func (c *call) openPool(names spec.Names) (spec.Spec, *rados.IOContext, error) {
-	s, err := c.pool(names)
-	if err != nil {
-		return s, nil, err
-	}
-	pool, err := c.cluster.Pool(s.Pool, s.Namespace)
-	return s, pool, err
-}
-
-// poolName1 reads the name of a pool, without a namespace.
-func (c *call) poolName1() (string, error) {
-	name := c.String("pool")
-	if !c.IsSet("pool") {
-		name = c.operand()
-	}
-	if c.names(spec.New) != spec.Any && strings.ContainsAny(name, "/@") {
-		return "", errno.Errorf(syscall.EINVAL, "invalid pool '%s'", name)
-	}
-	return name, nil
-}
-
 // mirroredPool opens a pool in which mirroring has to be on.
 func mirroredPool(c *call, name, namespace string) (*rados.IOContext, error) {
 	pool, err := c.cluster.Pool(name, namespace)
@@ -241,14 +217,12 @@ func checkMirrored(pool *rados.IOContext) error {
 	return nil
 }
 
-var uuidForm = regexp.MustCompile(`(?i)^[A-F0-9]{8}(-[A-F0-9]{4}){3}-[A-F0-9]{12}$`)
-
 func (c *call) peerUUID() (string, error) {
 	uuid := c.operand()
 	switch {
 	case uuid == "":
 		return "", errno.Errorf(syscall.EINVAL, "must specify peer uuid")
-	case !uuidForm.MatchString(uuid):
+	case !regexp.MustCompile(`(?i)^[A-F0-9]{8}(-[A-F0-9]{4}){3}-[A-F0-9]{12}$`).MatchString(uuid):
 		return "", errno.Errorf(syscall.EINVAL, "invalid uuid '%s'", uuid)
 	}
 	return uuid, nil
@@ -495,8 +469,6 @@ func writePeers(c *call, pool *rados.IOContext, peers []*rbd.MirrorPeerSite, f o
 	return nil
 }
 
-var remoteSpec = regexp.MustCompile(`^(?:(client\.[^@]+)@)?([^/@]+)$`)
-
 // readKeyFile reads the first line of a file.
 func readKeyFile(path string) (string, error) {
 	data, err := os.ReadFile(path)
@@ -526,7 +498,7 @@ func oneReceiver(pool *rados.IOContext, uuid string) error {
 }
 
 func mirrorPeerAdd(c *call) error {
-	name, err := c.poolName1()
+	name, err := c.onlyPool()
 	if err != nil {
 		return err
 	}
@@ -544,7 +516,7 @@ func mirrorPeerAdd(c *call) error {
 		}
 	}
 	if text := c.operand(); text != "" {
-		match := remoteSpec.FindStringSubmatch(text)
+		match := regexp.MustCompile(`^(?:(client\.[^@]+)@)?([^/@]+)$`).FindStringSubmatch(text)
 		if match == nil {
 			return errno.Errorf(syscall.EINVAL, "invalid spec '%s'", text)
 		}
@@ -580,7 +552,7 @@ func mirrorPeerAdd(c *call) error {
 }
 
 func mirrorPeerSet(c *call) error {
-	name, err := c.poolName1()
+	name, err := c.onlyPool()
 	if err != nil {
 		return err
 	}
@@ -639,8 +611,7 @@ func mirrorPeerSet(c *call) error {
 	if err != nil && errno.Code(err) == syscall.ENOENT {
 		return errors.Join(stepOf(err), &errno.Error{Code: syscall.ENOENT, Line: "mirror peer " + uuid + " does not exist", Err: err})
 	}
-	var own *errno.Error
-	if errors.As(err, &own) {
+	if stepOf(err) != nil {
 		return err
 	}
 	return silent(err)
@@ -656,7 +627,7 @@ func stepOf(err error) error {
 }
 
 func mirrorBootstrapCreate(c *call) error {
-	name, err := c.poolName1()
+	name, err := c.onlyPool()
 	if err != nil {
 		return err
 	}
@@ -679,7 +650,7 @@ func mirrorBootstrapCreate(c *call) error {
 }
 
 func mirrorBootstrapImport(c *call) error {
-	name, err := c.poolName1()
+	name, err := c.onlyPool()
 	if err != nil {
 		return err
 	}
@@ -690,17 +661,9 @@ func mirrorBootstrapImport(c *call) error {
 	if path == "" {
 		return errno.Errorf(syscall.EINVAL, "token path was not specified")
 	}
-	f := os.Stdin
-	if path != "-" {
-		if f, err = os.Open(path); err != nil {
-			return &errno.Error{Code: errno.Code(err), Line: "error opening " + path, Err: err}
-		}
-		defer f.Close()
-	}
-	const longest = 1023
-	token, err := io.ReadAll(io.LimitReader(f, longest))
+	token, err := readText(path, 1023, "error reading token file")
 	if err != nil {
-		return errno.Wrap(err, "error reading token file")
+		return err
 	}
 	pool, err := c.cluster.Pool(name, "")
 	if err != nil {
@@ -709,7 +672,7 @@ func mirrorBootstrapImport(c *call) error {
 	if err := setSiteName(c); err != nil {
 		return err
 	}
-	err = rbd.ImportMirrorPeerBootstrapToken(pool, c.direction(), string(token))
+	err = rbd.ImportMirrorPeerBootstrapToken(pool, c.direction(), token)
 	switch code := errno.Code(err); {
 	case err == nil:
 		return nil

@@ -111,45 +111,31 @@ var mirrorImageCommands = []*command{
 
 // switchMirroring turns mirroring of an image on or off. librbd's log says why
 // it does not work.
-func switchMirroring(c *call, done string, do func(*rbd.Image) error) (err error) {
-	s, err := c.spec(spec.Form{})
-	if err != nil {
-		return err
-	}
-	image, err := c.open(s, false)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, image.Close()) }()
-	if err := do(image); err != nil {
-		if own := stepOf(err); own != nil {
-			return own
+func switchMirroring(c *call, done string, do func(*rbd.Image) error) error {
+	return c.withImage(func(image *rbd.Image) error {
+		if err := do(image); err != nil {
+			if own := stepOf(err); own != nil {
+				return own
+			}
+			return silent(err)
 		}
-		return silent(err)
-	}
-	fmt.Fprintln(c.stdout, done)
-	return nil
+		fmt.Fprintln(c.stdout, done)
+		return nil
+	})
 }
 
 // withMirrored does something with an image that is mirrored.
-func withMirrored(c *call, failed, done string, do func(*rbd.Image) error) (err error) {
-	s, err := c.spec(spec.Form{})
-	if err != nil {
-		return err
-	}
-	image, err := c.open(s, false)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, image.Close()) }()
-	if err := checkImageMirrored(image); err != nil {
-		return err
-	}
-	if err := do(image); err != nil {
-		return &errno.Error{Code: errno.Code(err), Line: failed, Err: err}
-	}
-	fmt.Fprintln(c.stdout, done)
-	return nil
+func withMirrored(c *call, failed, done string, do func(*rbd.Image) error) error {
+	return c.withImage(func(image *rbd.Image) error {
+		if err := checkImageMirrored(image); err != nil {
+			return err
+		}
+		if err := do(image); err != nil {
+			return &errno.Error{Code: errno.Code(err), Line: failed, Err: err}
+		}
+		fmt.Fprintln(c.stdout, done)
+		return nil
+	})
 }
 
 func checkImageMirrored(image *rbd.Image) error {

@@ -13,14 +13,12 @@ import (
 	"github.com/opt-rbd/opt-rbd/internal/spec"
 )
 
-var poolName = args.Operand{Name: "pool-name", Help: "pool name"}
-
 var namespaceCommands = []*command{
 	{
 		Command: args.Command{
 			Path:     []string{"namespace", "create"},
 			Operands: []args.Operand{poolSpec},
-			Options:  []args.Option{poolOption, namespaceOption},
+			Options:  poolOptions,
 			Short:    "Create an RBD image namespace.",
 		},
 		run: func(c *call) error {
@@ -33,7 +31,7 @@ var namespaceCommands = []*command{
 		Command: args.Command{
 			Path:     []string{"namespace", "list"},
 			Aliases:  [][]string{{"namespace", "ls"}},
-			Operands: []args.Operand{poolName},
+			Operands: []args.Operand{poolNameOperand},
 			Options:  []args.Option{poolOption, formatOption, prettyOption},
 			Short:    "List RBD image namespaces.",
 		},
@@ -44,7 +42,7 @@ var namespaceCommands = []*command{
 			Path:     []string{"namespace", "remove"},
 			Aliases:  [][]string{{"namespace", "rm"}},
 			Operands: []args.Operand{poolSpec},
-			Options:  []args.Option{poolOption, namespaceOption},
+			Options:  poolOptions,
 			Short:    "Remove an RBD image namespace.",
 		},
 		run: func(c *call) error {
@@ -79,7 +77,7 @@ func withNamespace(c *call, do func(*rados.IOContext, string) error) error {
 }
 
 func namespaceList(c *call) error {
-	name, err := c.poolName1()
+	name, err := c.onlyPool()
 	if err != nil {
 		return err
 	}

@@ -35,7 +35,7 @@ var (
 			},
 			Short: "Attach image to device.",
 		},
-		run: deviceAttach,
+		run: byType(nbdAttach, notByKernel("attach")),
 	}
 	deviceDetachCommand = &command{
 		Command: args.Command{
@@ -47,7 +47,7 @@ var (
 			Options: []args.Option{device.Type, poolOption, imageOption, snapOption, device.Options},
 			Short:   "Detach image from device.",
 		},
-		run: deviceDetach,
+		run: byType(nbdDetach, notByKernel("detach")),
 	}
 )
 
@@ -99,20 +99,26 @@ func deprecated(verb string, run func(*call) error) func(*call) error {
 	}
 }
 
-// isNBD says whether the line is about devices that rbd-nbd serves. Kinds that
-// there are not are refused.
-func (c *call) isNBD() (bool, error) {
-	return c.String("device-type") == "nbd", device.CheckType(c.line)
+// byType runs one of two by --device-type: for devices that rbd-nbd serves, or
+// the kernel. Kinds that there are not are refused.
+func byType(nbd, kernel func(*call) error) func(*call) error {
+	return func(c *call) error {
+		if err := device.CheckType(c.line); err != nil {
+			return err
+		}
+		if c.String("device-type") == "nbd" {
+			return nbd(c)
+		}
+		return kernel(c)
+	}
 }
 
-func deviceAttach(c *call) error {
-	nbd, err := c.isNBD()
-	switch {
-	case err != nil:
-		return err
-	case !nbd:
-		return errno.Errorf(syscall.EOPNOTSUPP, "krbd does not support attach")
-	}
+// notByKernel is what the kernel's devices cannot do.
+func notByKernel(verb string) func(*call) error {
+	return func(*call) error { return errno.Errorf(syscall.EOPNOTSUPP, "krbd does not support %s", verb) }
+}
+
+func nbdAttach(c *call) error {
 	image, err := c.nbdImage()
 	if err != nil {
 		return err
@@ -131,14 +137,7 @@ func deviceAttach(c *call) error {
 	return c.runNBD("attach", append([]string{image, "--device", c.String("device")}, c.nbdOptions()...))
 }
 
-func deviceDetach(c *call) error {
-	nbd, err := c.isNBD()
-	switch {
-	case err != nil:
-		return err
-	case !nbd:
-		return errno.Errorf(syscall.EOPNOTSUPP, "krbd does not support detach")
-	}
+func nbdDetach(c *call) error {
 	what, err := c.nbdTarget()
 	if err != nil {
 		return err

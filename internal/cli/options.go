@@ -28,6 +28,7 @@ var (
 	destOption            = args.Option{Name: "dest", Arg: "arg", Help: "destination image name"}
 	sparseSizeOption      = args.Option{Name: "sparse-size", Arg: "arg", Help: "sparse size in B/K/M [default: 4K]", Check: isA(bytes)}
 
+	poolNameOperand = args.Operand{Name: "pool-name", Help: "pool name"}
 	poolSpec        = args.Operand{Name: "pool-spec", Help: "pool specification\n(example: <pool-name>[/<namespace>]"}
 	imageSpec       = args.Operand{Name: "image-spec", Help: "image specification\n(example: [<pool-name>/[<namespace>/]]<image-name>)"}
 	snapSpec        = args.Operand{Name: "snap-spec", Help: "snapshot specification\n(example: [<pool-name>/[<namespace>/]]<image-name>@<snap-name>)"}

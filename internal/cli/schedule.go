@@ -194,9 +194,6 @@ func writeSchedule(items []scheduleItem, f output.Formatter) {
 	f.Close()
 }
 
-// levelName takes the name of a level apart.
-var levelName = regexp.MustCompile(`^(?:([^/]+)/(?:(?:([^/]+)/|)(?:([^/@]+))?)?)?$`)
-
 func listSchedules(c *call, prefix string, images bool) error {
 	level, err := c.level()
 	if err != nil {
@@ -246,6 +243,8 @@ func printSchedules(c *call, schedules map[string][]scheduleItem, images bool, f
 	if f != nil {
 		f.OpenArray("schedules")
 	}
+	// What the name of a level is made of.
+	levelName := regexp.MustCompile(`^(?:([^/]+)/(?:(?:([^/]+)/|)(?:([^/@]+))?)?)?$`)
 	for _, name := range slices.Sorted(maps.Keys(schedules)) {
 		match := levelName.FindStringSubmatch(name)
 		if match == nil || !images && match[3] != "" {

@@ -22,7 +22,7 @@ var snapChangeCommands = []*command{
 		Command: args.Command{
 			Path:     []string{"snap", "limit", "clear"},
 			Operands: []args.Operand{imageSpec},
-			Options:  []args.Option{poolOption, namespaceOption, imageOption},
+			Options:  imageOptions,
 			Short:    "Remove snapshot limit.",
 		},
 		run: func(c *call) error {
@@ -56,7 +56,7 @@ var snapChangeCommands = []*command{
 			Short:    "Prevent a snapshot from being deleted.",
 		},
 		run: func(c *call) error {
-			return withSnap(c, "", func(image *rbd.Image, snap string) error {
+			return withSnap(c, func(image *rbd.Image, snap string) error {
 				if protected, err := image.GetSnapshot(snap).IsProtected(); err == nil && protected {
 					return errno.Errorf(syscall.EBUSY, "snap is already protected")
 				} else if err != nil {
@@ -96,7 +96,7 @@ var snapChangeCommands = []*command{
 			Short:    "Rollback image to snapshot.",
 		},
 		run: func(c *call) error {
-			return withSnap(c, "", func(image *rbd.Image, snap string) error {
+			return withSnap(c, func(image *rbd.Image, snap string) error {
 				err := c.withProgress("Rolling back to snapshot", func(p librbd.Progress) error { return librbd.Rollback(image, snap, p) })
 				return errno.Wrap(err, "rollback failed")
 			})
@@ -110,7 +110,7 @@ var snapChangeCommands = []*command{
 			Short:    "Allow a snapshot to be deleted.",
 		},
 		run: func(c *call) error {
-			return withSnap(c, imageTwice, func(image *rbd.Image, snap string) error {
+			return withSnap(c, func(image *rbd.Image, snap string) error {
 				if protected, err := image.GetSnapshot(snap).IsProtected(); err == nil && !protected {
 					return errno.Errorf(syscall.EINVAL, "snap is already unprotected")
 				} else if err != nil {
@@ -122,17 +122,10 @@ var snapChangeCommands = []*command{
 	},
 }
 
-// withSnap does something to a snapshot of an image. twice is the error where
-// the image may be named by its id as well.
-func withSnap(c *call, twice string, do func(image *rbd.Image, snap string) error) (err error) {
-	form := spec.Form{Snap: spec.NeedSnap}
-	var s spec.Spec
-	var id string
-	if twice == "" {
-		s, err = c.spec(form)
-	} else {
-		s, id, err = c.specOrID(form, twice)
-	}
+// withSnap does something to a snapshot of an image, which may be named by its
+// id where the command has an option for that.
+func withSnap(c *call, do func(image *rbd.Image, snap string) error) (err error) {
+	s, id, err := c.specOrID(spec.Form{Snap: spec.NeedSnap}, imageTwice)
 	if err != nil {
 		return err
 	}
@@ -146,7 +139,7 @@ func withSnap(c *call, twice string, do func(image *rbd.Image, snap string) erro
 	return do(image, snap)
 }
 
-func setSnapLimit(c *call, failed string, limit func() (uint64, error)) (err error) {
+func setSnapLimit(c *call, failed string, limit func() (uint64, error)) error {
 	s, err := c.spec(spec.Form{})
 	if err != nil {
 		return err
@@ -155,12 +148,7 @@ func setSnapLimit(c *call, failed string, limit func() (uint64, error)) (err err
 	if err != nil {
 		return err
 	}
-	image, err := c.open(s, false)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, image.Close()) }()
-	return errno.Wrap(librbd.SetSnapLimit(image, n), failed)
+	return c.change(s, func(image *rbd.Image) error { return errno.Wrap(librbd.SetSnapLimit(image, n), failed) })
 }
 
 func snapPurge(c *call) (err error) {
@@ -221,7 +209,7 @@ func snapPurge(c *call) (err error) {
 	return nil
 }
 
-func snapRename(c *call) (err error) {
+func snapRename(c *call) error {
 	s, err := c.spec(spec.Form{Snap: spec.NeedSnap})
 	if err != nil {
 		return err
@@ -239,10 +227,9 @@ func snapRename(c *call) (err error) {
 	case s.Image != d.Image:
 		return errno.Errorf(syscall.EINVAL, "source and destination image name must be the same")
 	}
-	image, err := c.open(spec.Spec{Pool: s.Pool, Namespace: s.Namespace, Image: s.Image}, false)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, image.Close()) }()
-	return errno.Wrap(image.GetSnapshot(s.Snap).Rename(d.Snap), "renaming snap failed")
+	snap := s.Snap
+	s.Snap = ""
+	return c.change(s, func(image *rbd.Image) error {
+		return errno.Wrap(image.GetSnapshot(snap).Rename(d.Snap), "renaming snap failed")
+	})
 }

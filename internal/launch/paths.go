@@ -90,7 +90,7 @@ func readNeeds(argv []string) (n needs) {
 		case slices.Contains(PathOptions, name):
 			read(value)
 		case name == "-c" || name == "--conf":
-			n.conf = append(n.conf, strings.FieldsFunc(value, func(r rune) bool { return strings.ContainsRune(",; ", r) })...)
+			n.conf = append(n.conf, fileList(value)...)
 		case slices.Contains(cephFiles, name):
 			// "-" is a file of that name to Ceph.
 			n.read = append(n.read, value)
@@ -136,4 +136,9 @@ func readNeeds(argv []string) (n needs) {
 		}
 	}
 	return n
+}
+
+// fileList takes a list of files apart as Ceph does.
+func fileList(text string) []string {
+	return strings.FieldsFunc(text, func(r rune) bool { return strings.ContainsRune(",; ", r) })
 }

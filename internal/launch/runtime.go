@@ -147,7 +147,7 @@ func host() (c caller) {
 			c.environ = append(c.environ, name)
 		}
 		if name == "CEPH_CONF" || name == "CEPH_KEYRING" {
-			c.conf = append(c.conf, strings.FieldsFunc(value, func(r rune) bool { return strings.ContainsRune(",; ", r) })...)
+			c.conf = append(c.conf, fileList(value)...)
 		}
 	}
 	return c

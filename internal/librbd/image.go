@@ -21,29 +21,15 @@ static int sparsify_image(rbd_image_t image, uint64_t sparse, uintptr_t handle) 
 static int rollback_snap(rbd_image_t image, const char *snap, uintptr_t handle) {
 	return rbd_snap_rollback_with_progress(image, snap, (librbd_progress_fn_t)rbdProgress, (void *)handle);
 }
-static int rebuild_object_map(rbd_image_t image, uintptr_t handle) {
-	return rbd_rebuild_object_map(image, (librbd_progress_fn_t)rbdProgress, (void *)handle);
-}
-static int trash_remove(rados_ioctx_t io, const char *id, int force, uintptr_t handle) {
-	return rbd_trash_remove_with_progress(io, id, force, (librbd_progress_fn_t)rbdProgress, (void *)handle);
-}
 */
 import "C"
 
 import (
-	"runtime/cgo"
 	"unsafe"
 
 	"github.com/ceph/go-ceph/rados"
 	"github.com/ceph/go-ceph/rbd"
 )
-
-// reported runs an operation that reports how far it is.
-func reported(progress Progress, do func(handle C.uintptr_t) C.int) error {
-	handle := cgo.NewHandle(progress)
-	defer handle.Delete()
-	return result(do(C.uintptr_t(handle)))
-}
 
 func options(o *rbd.ImageOptions) C.rbd_image_options_t {
 	// go-ceph keeps it to itself, as the only field.
@@ -55,8 +41,8 @@ func options(o *rbd.ImageOptions) C.rbd_image_options_t {
 func Copy(image *rbd.Image, ioctx *rados.IOContext, name string, o *rbd.ImageOptions, sparse uint64, progress Progress) error {
 	cname := C.CString(name)
 	defer C.free(unsafe.Pointer(cname))
-	return reported(progress, func(h C.uintptr_t) C.int {
-		return C.copy_image(pointer(image), C.rados_ioctx_t(ioctx.Pointer()), cname, options(o), C.uint64_t(sparse), h)
+	return reported(progress, func(h uintptr) C.int {
+		return C.copy_image(pointer(image), C.rados_ioctx_t(ioctx.Pointer()), cname, options(o), C.uint64_t(sparse), C.uintptr_t(h))
 	})
 }
 
@@ -64,54 +50,30 @@ func Copy(image *rbd.Image, ioctx *rados.IOContext, name string, o *rbd.ImageOpt
 func DeepCopy(image *rbd.Image, ioctx *rados.IOContext, name string, o *rbd.ImageOptions, progress Progress) error {
 	cname := C.CString(name)
 	defer C.free(unsafe.Pointer(cname))
-	return reported(progress, func(h C.uintptr_t) C.int {
-		return C.deep_copy_image(pointer(image), C.rados_ioctx_t(ioctx.Pointer()), cname, options(o), h)
+	return reported(progress, func(h uintptr) C.int {
+		return C.deep_copy_image(pointer(image), C.rados_ioctx_t(ioctx.Pointer()), cname, options(o), C.uintptr_t(h))
 	})
 }
 
 // Flatten copies into a clone what it has from its parent, and ends the link.
 func Flatten(image *rbd.Image, progress Progress) error {
-	return reported(progress, func(h C.uintptr_t) C.int { return C.flatten_image(pointer(image), h) })
+	return reported(progress, func(h uintptr) C.int { return C.flatten_image(pointer(image), C.uintptr_t(h)) })
 }
 
 // Sparsify gives back runs of sparse zero bytes.
 func Sparsify(image *rbd.Image, sparse uint64, progress Progress) error {
-	return reported(progress, func(h C.uintptr_t) C.int { return C.sparsify_image(pointer(image), C.uint64_t(sparse), h) })
+	return reported(progress, func(h uintptr) C.int { return C.sparsify_image(pointer(image), C.uint64_t(sparse), C.uintptr_t(h)) })
 }
 
 // Rollback makes an image what it was at a snapshot.
 func Rollback(image *rbd.Image, snap string, progress Progress) error {
 	cname := C.CString(snap)
 	defer C.free(unsafe.Pointer(cname))
-	return reported(progress, func(h C.uintptr_t) C.int { return C.rollback_snap(pointer(image), cname, h) })
-}
-
-// RebuildObjectMap makes the object map of an image, or of its current
-// snapshot, from the objects that there are.
-func RebuildObjectMap(image *rbd.Image, progress Progress) error {
-	return reported(progress, func(h C.uintptr_t) C.int { return C.rebuild_object_map(pointer(image), h) })
+	return reported(progress, func(h uintptr) C.int { return C.rollback_snap(pointer(image), cname, C.uintptr_t(h)) })
 }
 
 // SetSnapLimit says how many snapshots an image may have; the largest uint64
 // stands for no limit.
 func SetSnapLimit(image *rbd.Image, limit uint64) error {
 	return result(C.rbd_snap_set_limit(pointer(image), C.uint64_t(limit)))
-}
-
-// TrashMove puts an image into the trash, where it is kept for delay seconds.
-func TrashMove(ioctx *rados.IOContext, name string, delay uint64) error {
-	cname := C.CString(name)
-	defer C.free(unsafe.Pointer(cname))
-	return result(C.rbd_trash_move(C.rados_ioctx_t(ioctx.Pointer()), cname, C.uint64_t(delay)))
-}
-
-// TrashRemove deletes an image from the trash; force does so before its time.
-func TrashRemove(ioctx *rados.IOContext, id string, force bool, progress Progress) error {
-	cid := C.CString(id)
-	defer C.free(unsafe.Pointer(cid))
-	var now C.int
-	if force {
-		now = 1
-	}
-	return reported(progress, func(h C.uintptr_t) C.int { return C.trash_remove(C.rados_ioctx_t(ioctx.Pointer()), cid, now, h) })
 }

@@ -75,31 +75,39 @@ const (
 // called from librbd's own threads, one call at a time.
 type Progress func(done, total uint64)
 
+// reported runs an operation that reports how far it is: librbd gets the
+// handle to give to rbdProgress.
+func reported(progress Progress, do func(handle uintptr) C.int) error {
+	handle := cgo.NewHandle(progress)
+	defer handle.Delete()
+	return result(do(uintptr(handle)))
+}
+
 // Remove deletes the image of that name.
 func Remove(ioctx *rados.IOContext, name string, progress Progress) error {
 	cname := C.CString(name)
 	defer C.free(unsafe.Pointer(cname))
-	handle := cgo.NewHandle(progress)
-	defer handle.Delete()
-	return result(C.remove_image(C.rados_ioctx_t(ioctx.Pointer()), cname, C.uintptr_t(handle)))
+	return reported(progress, func(h uintptr) C.int {
+		return C.remove_image(C.rados_ioctx_t(ioctx.Pointer()), cname, C.uintptr_t(h))
+	})
 }
 
 // CreateSnap takes a snapshot of an image.
 func CreateSnap(image *rbd.Image, name string, flags uint32, progress Progress) error {
 	cname := C.CString(name)
 	defer C.free(unsafe.Pointer(cname))
-	handle := cgo.NewHandle(progress)
-	defer handle.Delete()
-	return result(C.create_snap(pointer(image), cname, C.uint32_t(flags), C.uintptr_t(handle)))
+	return reported(progress, func(h uintptr) C.int {
+		return C.create_snap(pointer(image), cname, C.uint32_t(flags), C.uintptr_t(h))
+	})
 }
 
 // RemoveSnap deletes a snapshot of an image.
 func RemoveSnap(image *rbd.Image, name string, flags uint32, progress Progress) error {
 	cname := C.CString(name)
 	defer C.free(unsafe.Pointer(cname))
-	handle := cgo.NewHandle(progress)
-	defer handle.Delete()
-	return result(C.remove_snap(pointer(image), cname, C.uint32_t(flags), C.uintptr_t(handle)))
+	return reported(progress, func(h uintptr) C.int {
+		return C.remove_snap(pointer(image), cname, C.uint32_t(flags), C.uintptr_t(h))
+	})
 }
 
 // RemoveSnapByID deletes a snapshot of an image.

@@ -19,7 +19,6 @@ static int migration_commit(rados_ioctx_t io, const char *name, uintptr_t handle
 import "C"
 
 import (
-	"runtime/cgo"
 	"syscall"
 	"unsafe"
 
@@ -51,9 +50,7 @@ func CommitMigration(ioctx *rados.IOContext, name string, progress Progress) err
 func migrate(ioctx *rados.IOContext, name string, progress Progress, do func(C.rados_ioctx_t, *C.char, C.uintptr_t) C.int) error {
 	cname := C.CString(name)
 	defer C.free(unsafe.Pointer(cname))
-	handle := cgo.NewHandle(progress)
-	defer handle.Delete()
-	return result(do(C.rados_ioctx_t(ioctx.Pointer()), cname, C.uintptr_t(handle)))
+	return reported(progress, func(h uintptr) C.int { return do(C.rados_ioctx_t(ioctx.Pointer()), cname, C.uintptr_t(h)) })
 }
 
 // Linked is an image that is linked to another one as its clone.
