@@ -52,8 +52,10 @@ enum {
 };
 
 static void populate(void) {
-	// One heap for all of it, so that there is a range to ask for. What is
-	// larger than an object of an image is still given back when it is freed.
+	// One heap for all of it and for all threads, so that there is a range to
+	// ask for. What is larger than an object of an image is still given back
+	// when it is freed.
+	mallopt(M_ARENA_MAX, 1);
 	mallopt(M_TOP_PAD, 4 << 20);
 	mallopt(M_MMAP_THRESHOLD, 4 << 20);
 	void *first = malloc(1);

@@ -61,6 +61,7 @@ var copyCommands = []*command{
 		},
 		run: func(c *call) error {
 			return duplicate(c, spec.MaySnap, func(_, to *rados.IOContext, s, d spec.Spec, o *rbd.ImageOptions) error {
+				librbd.KeepBuffers()
 				return withSource(c, s, "Image copy", "copy failed", func(image *rbd.Image, p librbd.Progress) error {
 					return librbd.Copy(image, to, d.Image, o, c.sparseSize(), p)
 				})
@@ -83,6 +84,7 @@ var copyCommands = []*command{
 						return err
 					}
 				}
+				librbd.KeepBuffers()
 				return withSource(c, s, "Image deep copy", "deep copy failed", func(image *rbd.Image, p librbd.Progress) error {
 					return librbd.DeepCopy(image, to, d.Image, o, p)
 				})
@@ -97,6 +99,7 @@ var copyCommands = []*command{
 			Short:    "Fill clone with parent data (make it independent).",
 		},
 		run: func(c *call) error {
+			librbd.KeepBuffers()
 			return changeImage(c, "Image flatten", "flatten error", librbd.Flatten)
 		},
 	},

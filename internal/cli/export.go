@@ -5,11 +5,9 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"sync"
 	"syscall"
 
 	"github.com/ceph/go-ceph/rbd"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/opt-rbd/opt-rbd/internal/args"
 	"github.com/opt-rbd/opt-rbd/internal/errno"
@@ -75,10 +73,14 @@ func (c *call) create(path string) (*os.File, error) {
 }
 
 // streaming sets the libraries up for a command that reads or writes much.
-// Everything is read or written once: a cache would only copy it.
+// Everything is read or written once: a cache would only copy it, as would
+// librbd for callers that change what they write before it is written.
 func (c *call) streaming() error {
 	librbd.KeepBuffers()
-	return c.cluster.SetConfig("rbd_cache", "false")
+	return errors.Join(
+		c.cluster.SetConfig("rbd_cache", "false"),
+		c.cluster.SetConfig("rbd_disable_zero_copy_writes", "false"),
+	)
 }
 
 // source opens the image to export and its file.
@@ -111,13 +113,10 @@ func export(c *call) error {
 		return errno.Wrap(err, "export error")
 	}
 	err = c.withSteps("Exporting image", func(p librbd.Progress) error {
-		switch {
-		case c.number("export-format", unsigned) == 2:
+		if c.number("export-format", unsigned) == 2 {
 			err = exportImage(c, image, info, f, p)
-		case f == os.Stdout:
+		} else {
 			err = exportPlain(c, image, info, f, p)
-		default:
-			err = exportFile(c, image, info, f, p)
 		}
 		if f != os.Stdout {
 			err = errors.Join(err, f.Close())
@@ -164,31 +163,46 @@ type piece struct {
 // pieces reads parts of an image into buffers that are used again.
 type pieces struct {
 	image *rbd.Image
-	pool  sync.Pool
+	most  uint64 // bytes that a buffer has at least
+	free  [][]byte
 }
 
-func (ps *pieces) read(offset, length uint64) (piece, error) {
-	buf, ok := ps.pool.Get().(*[]byte)
-	if !ok || uint64(cap(*buf)) < length {
-		fresh := make([]byte, length)
-		buf = &fresh
+// begin begins to read a part.
+func (ps *pieces) begin(offset, length uint64) stream.Pending[piece] {
+	var buf []byte
+	if last := len(ps.free) - 1; last >= 0 {
+		buf, ps.free = ps.free[last], ps.free[:last]
 	}
-	data := (*buf)[:length]
-	if _, err := ps.image.ReadAt(data, int64(offset)); err != nil && !errors.Is(err, io.EOF) {
-		return piece{}, err
+	if uint64(cap(buf)) < length {
+		// Of one size, whatever comes first, so that few are made.
+		var err error
+		if buf, err = librbd.Buffer(max(length, ps.most)); err != nil {
+			return func() (piece, error) { return piece{}, err }
+		}
 	}
-	p := piece{offset: offset, length: length, data: data}
-	if stream.IsZero(data) {
-		p.data = nil
-		ps.pool.Put(buf)
+	p := piece{offset: offset, length: length, data: buf[:length]}
+	read := librbd.Read(ps.image, p.data, offset)
+	return func() (piece, error) {
+		n, err := read.Wait()
+		clear(p.data[n:])
+		if err == nil && stream.IsZero(p.data) {
+			ps.done(p)
+			p.data = nil
+		}
+		return p, err
 	}
-	return p, nil
 }
 
-func (ps *pieces) free(p piece) {
+// done gives the buffer of a piece back.
+func (ps *pieces) done(p piece) {
 	if p.data != nil {
-		ps.pool.Put(&p.data)
+		ps.free = append(ps.free, p.data)
 	}
+}
+
+// zero is a part that is known to be zeros.
+func zero(offset, length uint64) stream.Pending[piece] {
+	return func() (piece, error) { return piece{offset: offset, length: length}, nil }
 }
 
 func readError(err error, offset uint64) error {
@@ -205,72 +219,55 @@ func writeError(err error, offset uint64) error {
 	return &errno.Error{Code: errno.Code(err), Line: fmt.Sprintf("error writing to destination image at offset %d", offset), Err: err}
 }
 
-// exportFile writes an image to a file that can have holes, several pieces at
-// a time.
-func exportFile(c *call, image *rbd.Image, info *rbd.ImageInfo, f *os.File, progress librbd.Progress) error {
+// exportPlain writes the bytes of an image to a pipe, or to a file that can
+// have holes. Reads run ahead of writes.
+func exportPlain(c *call, image *rbd.Image, info *rbd.ImageInfo, f *os.File, progress librbd.Progress) error {
 	period, has, err := layout(image, info)
 	if err != nil {
 		return err
 	}
-	ps := &pieces{image: image}
-	group, ctx := errgroup.WithContext(c.Context.Context)
-	group.SetLimit(c.concurrency())
-	for offset := uint64(0); offset < info.Size && ctx.Err() == nil; offset += period {
-		progress(offset, info.Size)
-		if !has(offset) {
-			continue
+	ps := &pieces{image: image, most: period}
+	write := func(p piece) error {
+		_, err := f.WriteAt(p.data, int64(p.offset))
+		return err
+	}
+	if f == os.Stdout {
+		zeros := make([]byte, period)
+		write = func(p piece) error {
+			if p.data == nil {
+				p.data = zeros[:p.length]
+			}
+			_, err := f.Write(p.data)
+			return err
 		}
-		n := min(period, info.Size-offset)
-		group.Go(func() error {
-			p, err := ps.read(offset, n)
-			if err != nil {
-				return readError(err, offset)
-			}
-			if p.data != nil {
-				_, err = f.WriteAt(p.data, int64(offset))
-			}
-			ps.free(p)
-			return writeError(err, offset)
-		})
 	}
-	if err := group.Wait(); err != nil {
-		return err
-	}
-	return f.Truncate(int64(info.Size))
-}
-
-// exportPlain writes an image to a pipe. Reads run ahead of writes.
-func exportPlain(c *call, image *rbd.Image, info *rbd.ImageInfo, w io.Writer, progress librbd.Progress) error {
-	period, has, err := layout(image, info)
-	if err != nil {
-		return err
-	}
-	ps := &pieces{image: image}
-	zeros := make([]byte, period)
-	return stream.InOrder(c.concurrency(), func(put func(func() (piece, error)) error) error {
+	err = stream.InOrder(c.concurrency(), func(put func(func() stream.Pending[piece]) error) error {
 		for offset := uint64(0); offset < info.Size; offset += period {
 			n := min(period, info.Size-offset)
-			if err := put(func() (piece, error) {
+			if err := put(func() stream.Pending[piece] {
 				if !has(offset) {
-					return piece{offset: offset, length: n}, nil
+					return zero(offset, n)
 				}
-				p, err := ps.read(offset, n)
-				return p, readError(err, offset)
+				read := ps.begin(offset, n)
+				return func() (piece, error) {
+					p, err := read()
+					return p, readError(err, offset)
+				}
 			}); err != nil {
 				return err
 			}
 		}
 		return nil
 	}, func(p piece) error {
-		data := p.data
-		if data == nil {
-			data = zeros[:p.length]
-		}
-		_, err := w.Write(data)
-		ps.free(p)
+		err := write(p)
+		ps.done(p)
 		progress(p.offset, info.Size)
 		return writeError(err, p.offset)
 	})
+	if err == nil && f != os.Stdout {
+		err = f.Truncate(int64(info.Size))
+	}
+	return err
 }
 
 // layout says in which pieces an image is best read, and which of them have
@@ -393,21 +390,21 @@ func writeDiff(c *call, image *rbd.Image, w io.Writer, what diffOf, progress lib
 			return err
 		}
 	}
-	ps := &pieces{image: image}
+	ps := &pieces{image: image, most: maxPiece}
 	whole := rbd.DisableWholeObject
 	if what.wholeObjects {
 		whole = rbd.EnableWholeObject
 	}
-	err = stream.InOrder(c.concurrency(), func(put func(func() (piece, error)) error) error {
+	err = stream.InOrder(c.concurrency(), func(put func(func() stream.Pending[piece]) error) error {
 		var failed error
 		err := image.DiffIterate(rbd.DiffIterateConfig{
 			SnapName: what.from, Length: size, IncludeParent: rbd.IncludeParent, WholeObject: whole,
 			Callback: func(offset, length uint64, exists int, _ any) int {
-				failed = put(func() (piece, error) {
+				failed = put(func() stream.Pending[piece] {
 					if exists == 0 {
-						return piece{offset: offset, length: length}, nil
+						return zero(offset, length)
 					}
-					return ps.read(offset, length)
+					return ps.begin(offset, length)
 				})
 				if failed != nil {
 					return -int(syscall.ECANCELED)
@@ -425,7 +422,7 @@ func writeDiff(c *call, image *rbd.Image, w io.Writer, what diffOf, progress lib
 			r.Tag = stream.Data
 		}
 		err := out.Write(r, p.data)
-		ps.free(p)
+		ps.done(p)
 		progress(p.offset, size)
 		return err
 	})

@@ -12,7 +12,6 @@ import (
 
 	"github.com/ceph/go-ceph/rados"
 	"github.com/ceph/go-ceph/rbd"
-	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
 	"github.com/opt-rbd/opt-rbd/internal/args"
@@ -152,7 +151,9 @@ func importImage(c *call) error {
 	if err := c.imageOptions(options, true); err != nil {
 		return err
 	}
-	librbd.KeepBuffers()
+	if err := c.streaming(); err != nil {
+		return err
+	}
 	pool, err := c.cluster.Pool(s.Pool, s.Namespace)
 	if err != nil {
 		return err
@@ -321,8 +322,9 @@ func (i *importing) fill(meta map[string]string, size, block uint64, progress li
 // plain fills an image with the bytes of a file, or of a pipe whose end is
 // not known: then the image grows with it.
 func (i *importing) plain(image *rbd.Image, size, block uint64, progress librbd.Progress) error {
-	w := newWriter(i.call, image)
-	grain := i.sparseSize()
+	w := &writer{image: image, limit: i.concurrency(), most: block, failed: func(err error, offset uint64) error {
+		return errno.Wrap(err, fmt.Sprintf("error writing to destination image at offset %d", offset))
+	}}
 	at := uint64(0)
 	for i.stdin() || at < size {
 		n := block
@@ -330,7 +332,10 @@ func (i *importing) plain(image *rbd.Image, size, block uint64, progress librbd.
 			n = min(block, size-at)
 			progress(at, size)
 		}
-		buf := w.buffer(n)
+		buf, err := w.buffer(n)
+		if err != nil {
+			return w.end(err)
+		}
 		got, err := io.ReadFull(i.file, buf)
 		if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
 			return w.end(err)
@@ -341,21 +346,7 @@ func (i *importing) plain(image *rbd.Image, size, block uint64, progress librbd.
 				return w.end(failedTo(err, "can't resize image during import"))
 			}
 		}
-		offset := at
-		if !w.write(buf[:got], func(data []byte) error {
-			return stream.Runs(data, grain, func(begin, end int, zero bool) error {
-				if zero {
-					return nil
-				}
-				_, err := image.WriteAt(data[begin:end], int64(offset)+int64(begin))
-				if err != nil {
-					return errno.Wrap(err, fmt.Sprintf("error writing to destination image at offset %d", offset+uint64(begin)))
-				}
-				return nil
-			})
-		}) {
-			break
-		}
+		w.write(buf[:got], at, i.sparseSize(), false)
 		at += uint64(got)
 		if err != nil {
 			break
@@ -396,59 +387,108 @@ func (i *importing) diffs(image *rbd.Image, progress librbd.Progress) error {
 	return nil
 }
 
-// writer writes to an image, several buffers at a time. Memory is bounded by
-// how many that are.
+// writer writes to an image, several buffers at a time, while the next one is
+// filled. Memory is bounded by how many that are.
 type writer struct {
-	group *errgroup.Group
-	alive func() bool
-	free  chan []byte
+	image  *rbd.Image
+	limit  int                              // of buffers under way
+	most   uint64                           // bytes that a buffer has at least
+	failed func(err error, at uint64) error // makes the error of a write
+
+	underWay []writing
+	free     [][]byte
+	err      error // the first
 }
 
-func newWriter(c *call, image *rbd.Image) *writer {
-	n := c.concurrency()
-	group, ctx := errgroup.WithContext(c.Context.Context)
-	group.SetLimit(n)
-	return &writer{group: group, alive: func() bool { return ctx.Err() == nil }, free: make(chan []byte, n+1)}
+// writing is what was begun of a buffer.
+type writing struct {
+	buf   []byte
+	parts []*librbd.IO
+	at    []uint64 // where each of them is
 }
 
-// buffer gives a buffer of n bytes to fill and to hand to write.
-func (w *writer) buffer(n uint64) []byte {
-	select {
-	case b := <-w.free:
-		if uint64(cap(b)) >= n {
-			return b[:n]
-		}
-	default:
+// buffer gives a buffer of n bytes to fill and to hand to write. It waits for
+// one, and gives the error of what was written before.
+func (w *writer) buffer(n uint64) (buf []byte, err error) {
+	for len(w.underWay) >= w.limit {
+		w.wait()
 	}
-	return make([]byte, n)
+	if w.err != nil {
+		return nil, w.err
+	}
+	if last := len(w.free) - 1; last >= 0 {
+		buf, w.free = w.free[last], w.free[:last]
+	}
+	if uint64(cap(buf)) < n {
+		if buf, err = librbd.Buffer(max(n, w.most)); err != nil {
+			return nil, err
+		}
+	}
+	return buf[:n], nil
 }
 
-// write does something with a buffer, while others are filled. It says
-// whether all is well so far.
-func (w *writer) write(buf []byte, do func([]byte) error) bool {
-	w.group.Go(func() error {
-		err := do(buf)
-		select {
-		case w.free <- buf:
-		default:
+// write begins to write a buffer. Runs of zeros on a grid of grain bytes are
+// left out, or written as such where they have to take the place of something.
+func (w *writer) write(buf []byte, offset, grain uint64, zeros bool) {
+	begun := writing{buf: buf}
+	stream.Runs(buf, grain, func(begin, end int, zero bool) {
+		at := offset + uint64(begin)
+		switch {
+		case !zero:
+			begun.add(at, librbd.Write(w.image, buf[begin:end], at))
+		case zeros:
+			begun.add(at, librbd.Zeroes(w.image, at, uint64(end-begin))...)
 		}
-		return err
 	})
-	return w.alive()
+	w.underWay = append(w.underWay, begun)
+}
+
+// zero begins to make a range zeros.
+func (w *writer) zero(offset, length uint64) {
+	for len(w.underWay) >= w.limit {
+		w.wait()
+	}
+	var begun writing
+	begun.add(offset, librbd.Zeroes(w.image, offset, length)...)
+	w.underWay = append(w.underWay, begun)
+}
+
+func (b *writing) add(at uint64, parts ...*librbd.IO) {
+	for _, part := range parts {
+		b.parts, b.at = append(b.parts, part), append(b.at, at)
+	}
+}
+
+// wait waits for what was begun first.
+func (w *writer) wait() {
+	first := w.underWay[0]
+	w.underWay = w.underWay[1:]
+	for i, part := range first.parts {
+		if _, err := part.Wait(); err != nil && w.err == nil {
+			w.err = w.failed(err, first.at[i])
+		}
+	}
+	if first.buf != nil {
+		w.free = append(w.free, first.buf)
+	}
 }
 
 // end waits until all is written. An error of a write comes before one that
 // ends the writing.
 func (w *writer) end(err error) error {
-	if failed := w.group.Wait(); failed != nil {
-		return failed
+	for len(w.underWay) > 0 {
+		w.wait()
+	}
+	if w.err != nil {
+		return w.err
 	}
 	return err
 }
 
 // applyDiff does to an image what a diff says.
 func applyDiff(c *call, image *rbd.Image, d *stream.DiffReader, progress librbd.Progress) error {
-	a := &applying{call: c, image: image, diff: d, w: newWriter(c, image), grain: c.sparseSize(), progress: progress}
+	w := &writer{image: image, limit: c.concurrency(), most: maxPiece, failed: func(err error, _ uint64) error { return err }}
+	a := &applying{call: c, image: image, diff: d, w: w, grain: c.sparseSize(), progress: progress}
 	for {
 		r, err := d.Next()
 		if err != nil {
@@ -514,7 +554,7 @@ func (a *applying) record(r stream.Record) error {
 	case stream.Protected:
 		a.protected = r.Protected
 	case stream.Size:
-		if err := a.drain(); err != nil {
+		if err := a.w.end(nil); err != nil {
 			return err
 		}
 		a.size = r.Size
@@ -526,7 +566,7 @@ func (a *applying) record(r stream.Record) error {
 	case stream.Data, stream.Zero:
 		// A diff has no two records for one place; one that has is done in order.
 		if r.Offset < a.written {
-			if err := a.drain(); err != nil {
+			if err := a.w.end(nil); err != nil {
 				return err
 			}
 		}
@@ -535,22 +575,11 @@ func (a *applying) record(r stream.Record) error {
 		if r.Tag == stream.Data {
 			return a.data(r)
 		}
-		a.zero(r.Offset, r.Length)
+		a.w.zero(r.Offset, r.Length)
 	default:
 		fmt.Fprintf(a.stderr, "unrecognized tag byte %d in stream; skipping\n", r.Tag)
 	}
 	return nil
-}
-
-// drain waits until all that is on its way has arrived.
-func (a *applying) drain() error {
-	err := a.w.end(nil)
-	a.w = newWriter(a.call, a.image)
-	return err
-}
-
-func (a *applying) zero(offset, length uint64) {
-	a.w.write(nil, func([]byte) error { return librbd.Zero(a.image, offset, length) })
 }
 
 func (a *applying) data(r stream.Record) error {
@@ -561,22 +590,14 @@ func (a *applying) data(r stream.Record) error {
 	}
 	for at := uint64(0); at < r.Length; {
 		n := min(piece, r.Length-at)
-		buf := a.w.buffer(n)
+		buf, err := a.w.buffer(n)
+		if err != nil {
+			return err
+		}
 		if _, err := io.ReadFull(a.diff, buf); err != nil {
 			return streamError(err)
 		}
-		offset := r.Offset + at
-		if !a.w.write(buf, func(data []byte) error {
-			return stream.Runs(data, a.grain, func(begin, end int, zero bool) error {
-				if zero {
-					return librbd.Zero(a.image, offset+uint64(begin), uint64(end-begin))
-				}
-				_, err := a.image.WriteAt(data[begin:end], int64(offset)+int64(begin))
-				return err
-			})
-		}) {
-			return a.w.end(nil)
-		}
+		a.w.write(buf, r.Offset+at, a.grain, true)
 		at += n
 	}
 	return nil
@@ -601,7 +622,9 @@ func importDiff(c *call) (err error) {
 	if err != nil {
 		return err
 	}
-	librbd.KeepBuffers()
+	if err := c.streaming(); err != nil {
+		return err
+	}
 	image, err := c.open(s, false)
 	if err != nil {
 		return err

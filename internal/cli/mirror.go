@@ -732,9 +732,11 @@ func eachMirrored(c *call, verb, done string, do func(image *rbd.Image, primary 
 		return errno.Wrap(err, "failed to "+verb+" image "+name)
 	}
 	var failed []error
-	err = stream.InOrder(c.concurrency(), func(put func(func() (error, error)) error) error {
+	err = stream.InOrder(c.concurrency(), func(put func(func() stream.Pending[error]) error) error {
 		for _, name := range names {
-			if err := put(func() (error, error) { return one(name), nil }); err != nil {
+			if err := put(func() stream.Pending[error] {
+				return stream.Begin(func() (error, error) { return one(name), nil })
+			}); err != nil {
 				return err
 			}
 		}
@@ -1032,9 +1034,9 @@ func mirrorPoolDetails(c *call, s spec.Spec, pool *rados.IOContext, daemons []*m
 		err    error
 	}
 	var failed []error
-	err = stream.InOrder(c.concurrency(), func(put func(func() (detail, error)) error) error {
-		for _, name := range names {
-			if err := put(func() (d detail, _ error) {
+	err = stream.InOrder(c.concurrency(), func(put func(func() stream.Pending[detail]) error) error {
+		inspect := func(name string) func() (detail, error) {
+			return func() (d detail, _ error) {
 				image, err := rbd.OpenImageReadOnly(pool, name, rbd.NoSnapshot)
 				if err != nil {
 					d.err = errno.Wrap(err, "failed to open image "+name)
@@ -1049,7 +1051,10 @@ func mirrorPoolDetails(c *call, s spec.Spec, pool *rados.IOContext, daemons []*m
 				}
 				d.err = errno.Wrap(d.err, "failed to status image "+name)
 				return d, nil
-			}); err != nil {
+			}
+		}
+		for _, name := range names {
+			if err := put(func() stream.Pending[detail] { return stream.Begin(inspect(name)) }); err != nil {
 				return err
 			}
 		}

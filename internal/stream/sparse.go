@@ -19,7 +19,7 @@ func IsZero(p []byte) bool {
 // Runs cuts p into runs of zeros and of other bytes, on a grid of grain bytes
 // that begins at p's beginning, and calls do for each in turn with where it
 // begins and ends. A grain of 0 makes all of p one run that is not zeros.
-func Runs(p []byte, grain uint64, do func(begin, end int, zero bool) error) error {
+func Runs(p []byte, grain uint64, do func(begin, end int, zero bool)) {
 	if grain == 0 || grain > uint64(len(p)) {
 		grain = uint64(len(p))
 	}
@@ -33,10 +33,7 @@ func Runs(p []byte, grain uint64, do func(begin, end int, zero bool) error) erro
 			}
 			end = next
 		}
-		if err := do(begin, end, zero); err != nil {
-			return err
-		}
+		do(begin, end, zero)
 		begin = end
 	}
-	return nil
 }

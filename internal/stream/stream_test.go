@@ -109,13 +109,12 @@ func TestRuns(t *testing.T) {
 		64: {{0, 16, 0}},
 	} {
 		var got [][3]int
-		_ = Runs(data, grain, func(begin, end int, zero bool) error {
+		Runs(data, grain, func(begin, end int, zero bool) {
 			is := 0
 			if zero {
 				is = 1
 			}
 			got = append(got, [3]int{begin, end, is})
-			return nil
 		})
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Errorf("grain %d (-want +got):\n%s", grain, diff)
@@ -125,9 +124,9 @@ func TestRuns(t *testing.T) {
 
 func TestInOrder(t *testing.T) {
 	var got []int
-	err := InOrder(3, func(put func(func() (int, error)) error) error {
+	err := InOrder(3, func(put func(func() Pending[int]) error) error {
 		for i := range 100 {
-			if err := put(func() (int, error) { return i, nil }); err != nil {
+			if err := put(func() Pending[int] { return Begin(func() (int, error) { return i, nil }) }); err != nil {
 				return err
 			}
 		}
@@ -141,15 +140,17 @@ func TestInOrder(t *testing.T) {
 	}
 	// What fails first is told, and nothing is taken after it.
 	broken, taken, begun := errors.New("broken"), 0, 0
-	err = InOrder(2, func(put func(func() (int, error)) error) error {
+	err = InOrder(2, func(put func(func() Pending[int]) error) error {
 		for i := range 1000 {
 			begun++
-			if err := put(func() (int, error) {
-				time.Sleep(100 * time.Microsecond)
-				if i == 5 {
-					return 0, broken
-				}
-				return i, nil
+			if err := put(func() Pending[int] {
+				return Begin(func() (int, error) {
+					time.Sleep(100 * time.Microsecond)
+					if i == 5 {
+						return 0, broken
+					}
+					return i, nil
+				})
 			}); err != nil {
 				return err
 			}
