@@ -22,6 +22,7 @@ import (
 	"github.com/ceph/go-ceph/rbd"
 
 	"github.com/opt-rbd/opt-rbd/internal/args"
+	"github.com/opt-rbd/opt-rbd/internal/encoding"
 	"github.com/opt-rbd/opt-rbd/internal/errno"
 	"github.com/opt-rbd/opt-rbd/internal/journal"
 	"github.com/opt-rbd/opt-rbd/internal/output"
@@ -546,7 +547,7 @@ func (c *call) inspectEntry(data []byte) (journal.Event, error) {
 	event, err := journal.ReadEvent(data)
 	if err != nil {
 		why := err.Error()
-		if errors.Is(err, journal.ErrEnd) {
+		if errors.Is(err, encoding.ErrEnd) {
 			why = "End of buffer"
 		}
 		fmt.Fprintln(c.stderr, "failed to decode event entry: "+why)

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
-	"strings"
 	"syscall"
 
 	"github.com/ceph/go-ceph/rados"
@@ -13,6 +12,7 @@ import (
 
 	"github.com/opt-rbd/opt-rbd/internal/args"
 	"github.com/opt-rbd/opt-rbd/internal/errno"
+	"github.com/opt-rbd/opt-rbd/internal/librbd"
 	"github.com/opt-rbd/opt-rbd/internal/output"
 	"github.com/opt-rbd/opt-rbd/internal/spec"
 )
@@ -49,12 +49,16 @@ var listCommands = []*command{{
 }}
 
 func list(c *call, io *rados.IOContext, f output.Formatter) error {
-	names, err := rbd.GetImageNames(io)
+	images, err := librbd.Directory(io)
 	if err != nil {
 		return &errno.Error{Code: errno.Code(err), Err: err}
 	}
 	if c.Bool("long") {
-		return listLong(c, io, names, f)
+		return listLong(c, io, images, f)
+	}
+	names := make([]string, len(images))
+	for i, image := range images {
+		names[i] = image.Name
 	}
 	return printNames(c, f, "images", names)
 }
@@ -87,18 +91,18 @@ type listed struct {
 	lock      string // "exclusive", "shared" or none
 }
 
-// listLong opens the images, several at a time, and lists them and their
+// listLong inspects the images, several at a time, and lists them and their
 // snapshots in the order of names. An image that goes away meanwhile is left
 // out.
-func listLong(c *call, io *rados.IOContext, names []string, f output.Formatter) error {
+func listLong(c *call, io *rados.IOContext, images []librbd.Entry, f output.Formatter) error {
 	// Nothing is read from the images.
 	_ = c.cluster.SetConfig("rbd_cache", "false")
-	rows := make([][]listed, len(names))
+	rows := make([][]listed, len(images))
 	var group errgroup.Group
 	group.SetLimit(c.concurrency())
-	for i, name := range names {
+	for i, image := range images {
 		group.Go(func() (err error) {
-			rows[i], err = inspect(io, name)
+			rows[i], err = inspect(io, image)
 			if errno.Code(err) == syscall.ENOENT {
 				err = nil
 			}
@@ -131,13 +135,17 @@ func listLong(c *call, io *rados.IOContext, names []string, f output.Formatter) 
 			table.Row(row.cells()...)
 		}
 	}
-	if len(names) == 0 {
+	if len(images) == 0 {
 		return nil
 	}
 	return table.Flush(c.stdout)
 }
 
-func inspect(io *rados.IOContext, name string) ([]listed, error) {
+func inspect(io *rados.IOContext, i librbd.Entry) ([]listed, error) {
+	name := i.Name
+	if plain, ok := librbd.ReadPlain(io, i.ID); ok {
+		return []listed{{name: name, id: i.ID, size: plain.Size, format: 2, lock: lockType(plain.Locked, plain.Exclusive)}}, nil
+	}
 	image, err := rbd.OpenImageReadOnly(io, name, "")
 	if err != nil {
 		return nil, errno.Wrap(err, "error opening "+name)
@@ -159,16 +167,15 @@ func inspect(io *rados.IOContext, name string) ([]listed, error) {
 	if head.parent, err = parentOf(image); err != nil {
 		return nil, err
 	}
-	tag, lockers, err := image.ListLockers()
+	_, lockers, err := image.ListLockers()
 	if err != nil {
 		return nil, err
 	}
-	switch {
-	case len(lockers) > 0 && strings.Trim(tag, "\x00") == "":
-		head.lock = "exclusive"
-	case len(lockers) > 0:
-		head.lock = "shared"
+	exclusive, err := librbd.LockIsExclusive(image)
+	if err != nil {
+		return nil, err
 	}
+	head.lock = lockType(len(lockers) > 0, exclusive)
 	snaps, err := image.GetSnapshotNames()
 	if err != nil {
 		return nil, err
@@ -188,6 +195,16 @@ func inspect(io *rados.IOContext, name string) ([]listed, error) {
 		rows = append(rows, row)
 	}
 	return rows, nil
+}
+
+func lockType(locked, exclusive bool) string {
+	switch {
+	case !locked:
+		return ""
+	case exclusive:
+		return "exclusive"
+	}
+	return "shared"
 }
 
 // parentOf is nil for an image that is no clone.

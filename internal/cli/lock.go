@@ -8,6 +8,7 @@ import (
 
 	"github.com/opt-rbd/opt-rbd/internal/args"
 	"github.com/opt-rbd/opt-rbd/internal/errno"
+	"github.com/opt-rbd/opt-rbd/internal/librbd"
 	"github.com/opt-rbd/opt-rbd/internal/output"
 	"github.com/opt-rbd/opt-rbd/internal/spec"
 )
@@ -113,18 +114,21 @@ func lockList(c *call) error {
 	if len(lockers) == 0 {
 		return nil
 	}
-	tag = strings.Trim(tag, "\x00")
-	kind := "exclusive"
-	if tag != "" {
-		kind = "shared"
+	exclusive, err := librbd.LockIsExclusive(image)
+	if err != nil {
+		return errno.Wrap(err, "listing locks failed")
+	}
+	kind := "shared"
+	if exclusive {
+		kind = "exclusive"
 	}
 	if len(lockers) == 1 {
 		fmt.Fprintf(c.stdout, "There is 1 %s lock on this image.\n", kind)
 	} else {
 		fmt.Fprintf(c.stdout, "There are %d %s locks on this image.\n", len(lockers), kind)
 	}
-	if tag != "" {
-		fmt.Fprintln(c.stdout, "Lock tag:", tag)
+	if !exclusive {
+		fmt.Fprintln(c.stdout, "Lock tag:", strings.Trim(tag, "\x00"))
 	}
 	table := output.NewTable(output.Column{Heading: "Locker"}, output.Column{Heading: "ID"}, output.Column{Heading: "Address"})
 	for _, l := range lockers {

@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"strconv"
 	"time"
+
+	"github.com/opt-rbd/opt-rbd/internal/encoding"
 )
 
 // Field is a part of an event, with its name.
@@ -21,52 +23,54 @@ type Event struct {
 }
 
 // part reads a part of an event into fields.
-type part func(version uint8, d *decoder) []Field
+type part func(version uint8, d *encoding.Decoder) []Field
 
 func number(name string) part {
-	return func(_ uint8, d *decoder) []Field { return []Field{{name, d.uint64()}} }
+	return func(_ uint8, d *encoding.Decoder) []Field { return []Field{{name, d.Uint64()}} }
 }
 
 func word(name string) part {
-	return func(_ uint8, d *decoder) []Field { return []Field{{name, d.string()}} }
+	return func(_ uint8, d *encoding.Decoder) []Field { return []Field{{name, d.Text()}} }
 }
 
 func truth(name string) part {
-	return func(_ uint8, d *decoder) []Field { return []Field{{name, d.uint8() != 0}} }
+	return func(_ uint8, d *encoding.Decoder) []Field { return []Field{{name, d.Uint8() != 0}} }
 }
 
-func result(_ uint8, d *decoder) []Field { return []Field{{"result", int64(int32(d.uint32()))}} }
+func result(_ uint8, d *encoding.Decoder) []Field {
+	return []Field{{"result", int64(int32(d.Uint32()))}}
+}
 
 // data is content, which is not shown.
-func data(_ uint8, d *decoder) []Field {
-	d.blob()
+func data(_ uint8, d *encoding.Decoder) []Field {
+	d.Blob()
 	return nil
 }
 
 // granularity has another meaning in each version.
-func granularity(version uint8, d *decoder) []Field {
+func granularity(version uint8, d *encoding.Decoder) []Field {
 	if version >= 5 {
-		return []Field{{"discard_granularity_bytes", uint64(d.uint32())}}
+		return []Field{{"discard_granularity_bytes", uint64(d.Uint32())}}
 	}
-	d.uint8()
+	d.Uint8()
 	return []Field{{"discard_granularity_bytes", uint64(0)}}
 }
 
 // namespace is the kind of a snapshot.
-func namespace(version uint8, d *decoder) []Field {
+func namespace(version uint8, d *encoding.Decoder) []Field {
 	if version < 4 {
 		return []Field{{"snapshot_namespace_type", "user"}}
 	}
-	_, n := d.section()
-	kind := n.uint32()
+	_, n := d.Section()
+	kind := n.Uint32()
 	fields := []Field{{"snapshot_namespace_type", namespaceName(kind)}}
 	switch kind {
 	case 1:
-		fields = append(fields, Field{"group_pool", n.uint64()}, Field{"group_id", n.string()}, Field{"group_snapshot_id", n.string()})
+		fields = append(fields, Field{"group_pool", n.Uint64()}, Field{"group_id", n.Text()}, Field{"group_snapshot_id", n.Text()})
 	case 2:
-		fields = append(fields, Field{"original_name", n.string()}, Field{"original_snapshot_namespace", namespaceName(n.uint32())})
+		fields = append(fields, Field{"original_name", n.Text()}, Field{"original_snapshot_namespace", namespaceName(n.Uint32())})
 	}
-	d.err = cmp.Or(d.err, n.err)
+	d.Err = cmp.Or(d.Err, n.Err)
 	return fields
 }
 
@@ -114,16 +118,16 @@ const snapRename = 6
 
 // ReadEvent reads the event of an entry's data.
 func ReadEvent(bytes []byte) (Event, error) {
-	outer := &decoder{data: bytes}
-	version, d := outer.section()
-	e := Event{Type: d.uint32()}
+	outer := &encoding.Decoder{Data: bytes}
+	version, d := outer.Section()
+	e := Event{Type: d.Uint32()}
 	if e.Type < uint32(len(events)) {
 		kind := events[e.Type]
 		e.Name = kind.name
 		for _, p := range kind.parts {
 			e.Fields = append(e.Fields, p(version, d)...)
 		}
-		if e.Type == snapRename && d.err == nil {
+		if e.Type == snapRename && d.Err == nil {
 			// It is shown in another order than it is written in.
 			e.Fields[1], e.Fields[2], e.Fields[3] = e.Fields[2], e.Fields[3], e.Fields[1]
 		}
@@ -131,10 +135,10 @@ func ReadEvent(bytes []byte) (Event, error) {
 		e.Name = "Unknown (" + strconv.FormatUint(uint64(e.Type), 10) + ")"
 	}
 	if version >= 4 {
-		_, meta := outer.section()
-		seconds, nanoseconds := meta.uint32(), meta.uint32()
+		_, meta := outer.Section()
+		seconds, nanoseconds := meta.Uint32(), meta.Uint32()
 		e.Time = time.Unix(int64(seconds), int64(nanoseconds))
-		outer.err = cmp.Or(outer.err, meta.err)
+		outer.Err = cmp.Or(outer.Err, meta.Err)
 	}
-	return e, cmp.Or(outer.err, d.err)
+	return e, cmp.Or(outer.Err, d.Err)
 }

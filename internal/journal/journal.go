@@ -12,65 +12,13 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+
+	"github.com/opt-rbd/opt-rbd/internal/encoding"
 )
 
-// ErrFormat says that bytes are not what they should be, ErrEnd that they end
-// too soon.
-var (
-	ErrFormat = errors.New("not in the format of a journal")
-	ErrEnd    = errors.New("the bytes end too soon")
-)
-
-// decoder reads values one after another. The first that is not there fails
-// it; what it gives from then on is zero.
-type decoder struct {
-	data []byte
-	err  error
-}
-
-func (d *decoder) bytes(n uint64) []byte {
-	if d.err == nil && n > uint64(len(d.data)) {
-		d.err = ErrEnd
-	}
-	if d.err != nil {
-		return nil
-	}
-	b := d.data[:n]
-	d.data = d.data[n:]
-	return b
-}
-
-func (d *decoder) uint8() uint8 {
-	if b := d.bytes(1); b != nil {
-		return b[0]
-	}
-	return 0
-}
-
-func (d *decoder) uint32() uint32 {
-	if b := d.bytes(4); b != nil {
-		return binary.LittleEndian.Uint32(b)
-	}
-	return 0
-}
-
-func (d *decoder) uint64() uint64 {
-	if b := d.bytes(8); b != nil {
-		return binary.LittleEndian.Uint64(b)
-	}
-	return 0
-}
-
-func (d *decoder) blob() []byte   { return d.bytes(uint64(d.uint32())) }
-func (d *decoder) string() string { return string(d.blob()) }
-
-// section begins a structure that says its version and its length: what is
-// behind that length, which later releases may have added to, is not read.
-func (d *decoder) section() (version uint8, inner *decoder) {
-	version = d.uint8()
-	d.uint8() // the oldest release that can read it
-	return version, &decoder{data: d.blob(), err: d.err}
-}
+// ErrFormat says that bytes are not what they should be; encoding.ErrEnd is
+// given where they end too soon.
+var ErrFormat = errors.New("not in the format of a journal")
 
 // Uint reads a value of a header that is a number of 8, 32 or 64 bits.
 func Uint(data []byte) (uint64, error) {
@@ -111,17 +59,17 @@ func (c Client) StateName() string {
 
 // ReadClient reads the value of a key client_ID.
 func ReadClient(data []byte) (Client, error) {
-	outer := &decoder{data: data}
-	_, d := outer.section()
-	c := Client{ID: d.string(), Data: d.blob()}
-	_, set := d.section()
-	for n := set.uint32(); n > 0 && set.err == nil; n-- {
-		_, p := set.section()
-		c.Positions = append(c.Positions, Position{p.uint64(), p.uint64(), p.uint64()})
-		set.err = cmp.Or(set.err, p.err)
+	outer := &encoding.Decoder{Data: data}
+	_, d := outer.Section()
+	c := Client{ID: d.Text(), Data: d.Blob()}
+	_, set := d.Section()
+	for n := set.Uint32(); n > 0 && set.Err == nil; n-- {
+		_, p := set.Section()
+		c.Positions = append(c.Positions, Position{p.Uint64(), p.Uint64(), p.Uint64()})
+		set.Err = cmp.Or(set.Err, p.Err)
 	}
-	c.State = d.uint8()
-	return c, cmp.Or(outer.err, d.err, set.err)
+	c.State = d.Uint8()
+	return c, cmp.Or(outer.Err, d.Err, set.Err)
 }
 
 // String is a position as rbd prints it.
@@ -181,18 +129,18 @@ func (e Entry) Encode() []byte {
 
 // ReadEntry reads the first entry of data and gives what is behind it.
 func ReadEntry(data []byte) (Entry, []byte, error) {
-	d := &decoder{data: data}
-	mark, version := d.uint64(), d.uint8()
-	e := Entry{ID: d.uint64(), Tag: d.uint64(), Data: d.blob()}
-	end := len(data) - len(d.data)
-	sum := d.uint32()
+	d := &encoding.Decoder{Data: data}
+	mark, version := d.Uint64(), d.Uint8()
+	e := Entry{ID: d.Uint64(), Tag: d.Uint64(), Data: d.Blob()}
+	end := len(data) - len(d.Data)
+	sum := d.Uint32()
 	switch {
-	case d.err != nil:
-		return e, nil, d.err
+	case d.Err != nil:
+		return e, nil, d.Err
 	case mark != preamble || version != 1:
 		return e, nil, fmt.Errorf("%w: an entry does not begin as one", ErrFormat)
 	case sum != checksum(data[:end]):
 		return e, nil, fmt.Errorf("%w: an entry has a wrong checksum", ErrFormat)
 	}
-	return e, d.data, nil
+	return e, d.Data, nil
 }

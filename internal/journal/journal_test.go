@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"errors"
 	"testing"
+
+	"github.com/opt-rbd/opt-rbd/internal/encoding"
 )
 
 func TestEntry(t *testing.T) {
@@ -19,7 +21,7 @@ func TestEntry(t *testing.T) {
 		if _, _, err := ReadEntry(damaged); err == nil {
 			t.Errorf("an entry whose byte %d is wrong is read", i)
 		}
-		if _, _, err := ReadEntry(data[:i]); !errors.Is(err, ErrEnd) {
+		if _, _, err := ReadEntry(data[:i]); !errors.Is(err, encoding.ErrEnd) {
 			t.Errorf("an entry cut after %d bytes: %v", i, err)
 		}
 	}

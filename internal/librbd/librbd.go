@@ -11,6 +11,7 @@ package librbd
 
 /*
 #cgo LDFLAGS: -lrbd
+#include <errno.h>
 #include <stdlib.h>
 #include <time.h>
 #include <rbd/librbd.h>
@@ -135,6 +136,20 @@ func Flags(image *rbd.Image) (uint64, error) {
 	var flags C.uint64_t
 	err := result(C.rbd_get_flags(pointer(image), &flags))
 	return uint64(flags), err
+}
+
+// LockIsExclusive says whether the lock that an image has, as go-ceph's
+// ListLockers found, is for one client only. The lock's tag does not say: that
+// of the exclusive-lock feature has one too.
+func LockIsExclusive(image *rbd.Image) (bool, error) {
+	var exclusive C.int
+	var tag, clients, cookies, addresses C.size_t
+	// There is no room for the lists; that they are too long for it is no error.
+	r := C.rbd_list_lockers(pointer(image), &exclusive, nil, &tag, nil, &clients, nil, &cookies, nil, &addresses)
+	if r < 0 && r != -C.ERANGE {
+		return false, syscall.Errno(-r)
+	}
+	return exclusive != 0, nil
 }
 
 // OperationFeatures are the Operation... bits of an image.

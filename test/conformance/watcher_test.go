@@ -4,6 +4,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -63,6 +64,37 @@ func TestImageHints(t *testing.T) {
 		}
 		if diff := cmp.Diff(want, hints); diff != "" {
 			t.Errorf("%s (-want +got):\n%s%s", line, diff, out)
+		}
+	}
+}
+
+// The lock of the exclusive-lock feature is there while somebody writes, and
+// has a tag as a shared lock has.
+func TestExclusiveLock(t *testing.T) {
+	c := ours.cluster
+	if r := c.Rbd("create", "written", "--size", "64M"); r.Code != 0 {
+		t.Fatal(r.Stderr)
+	}
+	writer := c.Daemon(t.Context(), "/usr/bin/rbd", "bench", "--io-type", "write", "--io-size", "4K", "--io-total", "1T", "--io-threads", "1", "written")
+	if err := writer.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := writer.Process.Kill(); err != nil {
+			t.Error(err)
+		}
+		_ = writer.Wait() // it was killed
+	}()
+	for end := time.Now().Add(20 * time.Second); c.Rbd("lock", "ls", "written").Stdout == ""; time.Sleep(50 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("the writer takes no lock")
+		}
+	}
+	for _, line := range []string{"lock ls written", "lock ls written --format json", "ls -l", "ls -l --format json"} {
+		want := c.Rbd(strings.Fields(line)...).Stdout
+		got, err := c.Command(t.Context(), ours.program, strings.Fields(line)...).CombinedOutput()
+		if diff := cmp.Diff(want, string(got)); err != nil || diff != "" {
+			t.Errorf("rbd %s: %v (-genuine +ours):\n%s", line, err, diff)
 		}
 	}
 }
