@@ -39,6 +39,7 @@ var commands = concat(
 	copyCommands,
 	metaCommands,
 	namespaceCommands,
+	trashCommands,
 	featureCommands,
 	lockCommands,
 	exportCommands,

@@ -33,7 +33,6 @@ var (
 	promoteOption = args.Option{Name: "force", Help: "promote even if not cleanly demoted by remote cluster"}
 	verboseOption = args.Option{Name: "verbose", Help: "be verbose"}
 
-	poolOptions     = []args.Option{poolOption, namespaceOption}
 	poolInfoOptions = []args.Option{poolOption, namespaceOption, formatOption, prettyOption}
 )
 

@@ -17,8 +17,6 @@ import (
 	"github.com/opt-rbd/opt-rbd/internal/spec"
 )
 
-var imageOptions = []args.Option{poolOption, namespaceOption, imageOption}
-
 var mirrorImageCommands = []*command{
 	{
 		Command: args.Command{

@@ -19,6 +19,10 @@ var (
 	}
 	prettyOption = args.Option{Name: "pretty-format", Help: "pretty formatting (json and xml)"}
 
+	poolOptions        = []args.Option{poolOption, namespaceOption}
+	imageOptions       = []args.Option{poolOption, namespaceOption, imageOption}
+	imageOrSnapOptions = []args.Option{poolOption, namespaceOption, imageOption, snapOption}
+
 	sourcePoolOption      = args.Option{Name: "pool", Short: "p", Arg: "arg", Help: "source pool name"}
 	sourceNamespaceOption = args.Option{Name: "namespace", Arg: "arg", Help: "source namespace name"}
 	sourceImageOption     = args.Option{Name: "image", Arg: "arg", Help: "source image name"}

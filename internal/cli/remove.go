@@ -26,18 +26,27 @@ var removeCommand = &command{
 		if err != nil {
 			return err
 		}
-		pool, err := c.cluster.Pool(s.Pool, s.Namespace)
+		pool, err := c.fullPool(s)
 		if err != nil {
-			return err
-		}
-		// Removing has to work in a pool that is full.
-		if err := pool.SetPoolFullTry(); err != nil {
 			return err
 		}
 		err = c.withProgress("Removing image", func(p librbd.Progress) error { return librbd.Remove(pool, s.Image, p) })
 		return removeError(c, pool, s.Image, err)
 	},
 }
+
+// fullPool opens a pool to remove something in it, which has to work in one
+// that is full.
+func (c *call) fullPool(s spec.Spec) (*rados.IOContext, error) {
+	pool, err := c.cluster.Pool(s.Pool, s.Namespace)
+	if err == nil {
+		err = pool.SetPoolFullTry()
+	}
+	return pool, err
+}
+
+const stillWatched = "This means the image is still open or the client using it crashed. " +
+	"Try again after closing/unmapping it or waiting 30s for the crashed client to timeout."
 
 // removeError says why an image is still there.
 func removeError(c *call, pool *rados.IOContext, name string, err error) error {
@@ -54,8 +63,7 @@ func removeError(c *call, pool *rados.IOContext, name string, err error) error {
 	case code == syscall.EBUSY:
 		return errors.Join(
 			errno.Errorf(code, "error: image still has watchers"),
-			&errno.Error{Code: code, Bare: true, Line: "This means the image is still open or the client using it crashed. " +
-				"Try again after closing/unmapping it or waiting 30s for the crashed client to timeout."},
+			&errno.Error{Code: code, Bare: true, Line: stillWatched},
 		)
 	case code == syscall.EMLINK:
 		line := "error: image belongs to a group"

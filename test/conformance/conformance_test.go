@@ -311,6 +311,17 @@ func release(t *testing.T) string {
 	return major
 }
 
+var idMember = regexp.MustCompile(`"id":"([0-9a-f]+)"`)
+
+// kept is what a line's output is kept as: the id in it where it is of an
+// image and JSON.
+func kept(raw string) string {
+	if id := idMember.FindStringSubmatch(raw); id != nil {
+		return id[1]
+	}
+	return strings.TrimSpace(raw)
+}
+
 // play runs the steps of one file on both sides, and tells of each line that
 // is compared how the answers differ, "" if they do not.
 func play(t *testing.T, steps []step, compared func(step, string)) {
@@ -354,7 +365,7 @@ func play(t *testing.T, steps []step, compared func(step, string)) {
 				t.Fatalf("line %d: %s\n%s\n%s", st.number, st.text, g, o)
 			}
 			if st.keep != "" {
-				genuine.kept[st.keep], ours.kept[st.keep] = strings.TrimSpace(g.raw), strings.TrimSpace(o.raw)
+				genuine.kept[st.keep], ours.kept[st.keep] = kept(g.raw), kept(o.raw)
 			}
 		case "check":
 			// The genuine tool tells of both sides what is there.

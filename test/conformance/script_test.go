@@ -190,6 +190,7 @@ var normalising = []struct {
 	{regexp.MustCompile(`[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}`), "UUID"},
 	{regexp.MustCompile(`("id": ?"|\bid: |<id>|rbd_data\.|_id": ?")[0-9a-f]{6,}`), "${1}ID"},
 	{regexp.MustCompile(`(\bjournal"?: ?"?|<journal>|<journal_id>|_image_id>|\()[0-9a-f]{6,}`), "${1}ID"},
+	{regexp.MustCompile(`(?m)^[0-9a-f]{10,} `), "ID "},
 	{regexp.MustCompile(`\.group\.[0-9a-f]+_[0-9a-f]+_[0-9a-f]+`), ".group.ID"},
 	{regexp.MustCompile(`\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}[+-]\d{4}`), "TIME"},
 	{regexp.MustCompile(`(journal(_data\.\d+)?\.|rbd journal ')[0-9a-f]{6,}`), "${1}ID"},
