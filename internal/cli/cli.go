@@ -40,6 +40,8 @@ var commands = concat(
 	metaCommands,
 	namespaceCommands,
 	trashCommands,
+	[]*command{childrenCommand, diskUsageCommand, diffCommand},
+	objectMapCommands,
 	featureCommands,
 	lockCommands,
 	exportCommands,

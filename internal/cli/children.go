@@ -1,0 +1,104 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"syscall"
+
+	"github.com/ceph/go-ceph/rbd"
+
+	"github.com/opt-rbd/opt-rbd/internal/args"
+	"github.com/opt-rbd/opt-rbd/internal/errno"
+	"github.com/opt-rbd/opt-rbd/internal/librbd"
+	"github.com/opt-rbd/opt-rbd/internal/output"
+	"github.com/opt-rbd/opt-rbd/internal/spec"
+)
+
+var childrenCommand = &command{
+	Command: args.Command{
+		Path:     []string{"children"},
+		Operands: []args.Operand{imageOrSnapSpec},
+		Options: []args.Option{
+			poolOption, namespaceOption, imageOption, snapOption,
+			{Name: "snap-id", Arg: "arg", Help: "snapshot id", Check: isA(unsigned)},
+			{Name: "all", Short: "a", Help: "list all children (include trash)"},
+			{Name: "descendants", Help: "include all descendants"},
+			formatOption, prettyOption,
+		},
+		Short: "Display children of an image or its snapshot.",
+	},
+	run: children,
+}
+
+func children(c *call) (err error) {
+	s, err := c.spec(spec.Form{Snap: spec.MaySnap})
+	if err != nil {
+		return err
+	}
+	byID := c.IsSet("snap-id")
+	if byID && s.Snap != "" {
+		return errno.Errorf(syscall.EINVAL, "trying to access snapshot using both name and id.")
+	}
+	f, err := c.formatter()
+	if err != nil {
+		return err
+	}
+	snap := s.Snap
+	s.Snap = ""
+	image, err := c.open(s, true)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, image.Close()) }()
+	switch {
+	case byID:
+		err = image.SetSnapByID(c.number("snap-id", unsigned))
+	case snap != "":
+		err = image.SetSnapshot(snap)
+	}
+	if errno.Code(err) == syscall.ENOENT {
+		return errno.Errorf(syscall.ENOENT, "snapshot does not exist.")
+	}
+	if err != nil {
+		return errno.Wrap(err, "error setting snapshot")
+	}
+	list, err := librbd.Children(image, c.Bool("descendants"))
+	if err != nil {
+		return errno.Wrap(err, "listing children failed")
+	}
+	return printChildren(c, f, list)
+}
+
+func printChildren(c *call, f output.Formatter, list []rbd.ImageSpec) error {
+	all := c.Bool("all")
+	if f != nil {
+		f.OpenArray("children")
+	}
+	for _, child := range list {
+		if child.Trash && !all {
+			continue
+		}
+		if f == nil {
+			line := spec.Spec{Pool: child.PoolName, Namespace: child.PoolNamespace, Image: child.ImageName}.String()
+			if child.Trash {
+				line += " (trash " + child.ImageID + ")"
+			}
+			fmt.Fprintln(c.stdout, line)
+			continue
+		}
+		f.OpenObject("child")
+		f.String("pool", child.PoolName)
+		f.String("pool_namespace", child.PoolNamespace)
+		f.String("image", child.ImageName)
+		if all {
+			f.String("id", child.ImageID)
+			f.Bool("trash", child.Trash)
+		}
+		f.Close()
+	}
+	if f == nil {
+		return nil
+	}
+	f.Close()
+	return f.Flush(c.stdout)
+}

@@ -1,0 +1,86 @@
+package cli
+
+import (
+	"strconv"
+
+	"github.com/ceph/go-ceph/rbd"
+
+	"github.com/opt-rbd/opt-rbd/internal/args"
+	"github.com/opt-rbd/opt-rbd/internal/errno"
+	"github.com/opt-rbd/opt-rbd/internal/output"
+	"github.com/opt-rbd/opt-rbd/internal/spec"
+)
+
+var diffCommand = &command{
+	Command: args.Command{
+		Path:     []string{"diff"},
+		Operands: []args.Operand{imageOrSnapSpec},
+		Options: []args.Option{
+			poolOption, namespaceOption, imageOption, snapOption,
+			{Name: "from-snap", Arg: "arg", Help: "snapshot starting point"},
+			{Name: "whole-object", Help: "compare whole object"},
+			formatOption, prettyOption,
+		},
+		Short: "Print extents that differ since a previous snap, or image creation.",
+	},
+	run: func(c *call) error {
+		s, err := c.spec(spec.Form{Snap: spec.MaySnap})
+		if err != nil {
+			return err
+		}
+		f, err := c.formatter()
+		if err != nil {
+			return err
+		}
+		image, err := c.open(s, true)
+		if err != nil {
+			return err
+		}
+		defer image.Close()
+		return errno.Wrap(diff(c, image, f), "diff error")
+	},
+}
+
+func diff(c *call, image *rbd.Image, f output.Formatter) error {
+	size, err := image.GetSize()
+	if err != nil {
+		return err
+	}
+	table := output.NewTable(output.Column{Heading: "Offset"}, output.Column{Heading: "Length"}, output.Column{Heading: "Type"})
+	if f != nil {
+		f.OpenArray("extents")
+	}
+	whole := rbd.DisableWholeObject
+	if c.Bool("whole-object") {
+		whole = rbd.EnableWholeObject
+	}
+	if err := image.DiffIterate(rbd.DiffIterateConfig{
+		SnapName: c.String("from-snap"), Length: size, IncludeParent: rbd.IncludeParent, WholeObject: whole,
+		Callback: func(offset, length uint64, exists int, _ any) int {
+			if f != nil {
+				f.OpenObject("extent")
+				f.Uint("offset", offset)
+				f.Uint("length", length)
+				f.String("exists", strconv.FormatBool(exists != 0))
+				f.Close()
+				return 0
+			}
+			kind := "zero"
+			if exists != 0 {
+				kind = "data"
+			}
+			table.Row(strconv.FormatUint(offset, 10), strconv.FormatUint(length, 10), kind)
+			return 0
+		},
+	}); err != nil {
+		return err
+	}
+	if f != nil {
+		f.Close()
+		return f.Flush(c.stdout)
+	}
+	if table.Len() == 0 {
+		return nil
+	}
+	return table.Flush(c.stdout)
+}

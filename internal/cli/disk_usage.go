@@ -1,0 +1,265 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"syscall"
+
+	"github.com/ceph/go-ceph/rados"
+	"github.com/ceph/go-ceph/rbd"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/opt-rbd/opt-rbd/internal/args"
+	"github.com/opt-rbd/opt-rbd/internal/errno"
+	"github.com/opt-rbd/opt-rbd/internal/librbd"
+	"github.com/opt-rbd/opt-rbd/internal/output"
+	"github.com/opt-rbd/opt-rbd/internal/spec"
+)
+
+var diskUsageCommand = &command{
+	Command: args.Command{
+		Path:     []string{"disk-usage"},
+		Aliases:  [][]string{{"du"}},
+		Operands: []args.Operand{imageOrSnapSpec},
+		Options: []args.Option{
+			poolOption, namespaceOption, imageOption, snapOption, formatOption, prettyOption,
+			{Name: "from-snap", Arg: "arg", Help: "snapshot starting point"},
+			{Name: "exact", Help: "compute exact disk usage (slow)"},
+			{Name: "merge-snapshots", Help: "merge snapshot sizes with its image"},
+		},
+		Short: "Show disk usage stats for pool, image or snapshot.",
+	},
+	run: diskUsage,
+}
+
+func diskUsage(c *call) error {
+	s, err := c.spec(spec.Form{Snap: spec.MaySnap, Optional: true})
+	if err != nil {
+		return err
+	}
+	if s.Image == "" && c.IsSet("from-snap") {
+		return errno.Errorf(syscall.EINVAL, "image name was not specified")
+	}
+	f, err := c.formatter()
+	if err != nil {
+		return err
+	}
+	pool, err := c.cluster.Pool(s.Pool, s.Namespace)
+	if err != nil {
+		return err
+	}
+	// Nothing is read from the images.
+	_ = c.cluster.SetConfig("rbd_cache", "false")
+	return errno.Wrap(printDiskUsage(c, pool, s, f), "du failed")
+}
+
+// used is what an image or one of its snapshots takes up.
+type used struct {
+	name, id string
+	snap     string
+	snapID   uint64
+	size     uint64 // bytes, as are the others
+	used     uint64
+}
+
+// measured is what is said of an image: on stderr, in the list, in the total.
+type measured struct {
+	warnings strings.Builder
+	rows     []used
+	count    int // of what was measured, with what is merged into another row
+	size     uint64
+	used     uint64
+	err      error
+}
+
+// printDiskUsage measures the images, several at a time, and prints them in
+// the order of their names.
+func printDiskUsage(c *call, pool *rados.IOContext, s spec.Spec, f output.Formatter) error {
+	images, err := librbd.Directory(pool)
+	if err != nil && errno.Code(err) != syscall.ENOENT {
+		return err
+	}
+	if s.Image != "" {
+		images = slices.DeleteFunc(images, func(e librbd.Entry) bool { return e.Name != s.Image })
+		if len(images) == 0 {
+			fmt.Fprintf(c.stderr, "specified image %s is not found.\n", s.Image)
+			return syscall.ENOENT
+		}
+	}
+	results := make([]measured, len(images))
+	var group errgroup.Group
+	group.SetLimit(c.concurrency())
+	for i, image := range images {
+		group.Go(func() error {
+			results[i].err = results[i].measure(c, pool, image.Name, s)
+			return nil // those before it are printed all the same
+		})
+	}
+	_ = group.Wait()
+
+	table := output.NewTable(
+		output.Column{Heading: "NAME"},
+		output.Column{Heading: "PROVISIONED", Cells: output.Right},
+		output.Column{Heading: "USED", Cells: output.Right},
+	)
+	if f != nil {
+		f.OpenObject("stats")
+		f.OpenArray("images")
+	}
+	var total measured
+	for i := range results {
+		m := &results[i]
+		fmt.Fprint(c.stderr, m.warnings.String())
+		if m.err != nil {
+			return m.err
+		}
+		for _, row := range m.rows {
+			row.write(f, table)
+		}
+		total.count += m.count
+		total.size += m.size
+		total.used += m.used
+	}
+	if f != nil {
+		f.Close()
+		if s.Image == "" {
+			f.Uint("total_provisioned_size", total.size)
+			f.Uint("total_used_size", total.used)
+		}
+		f.Close()
+		return f.Flush(c.stdout)
+	}
+	if total.count > 1 {
+		table.Row("<TOTAL>", output.Size(total.size), output.Size(total.used))
+	}
+	if table.Len() == 0 {
+		return nil
+	}
+	return table.Flush(c.stdout)
+}
+
+func (u used) write(f output.Formatter, table *output.Table) {
+	if f == nil {
+		table.Row(spec.Spec{Image: u.name, Snap: u.snap}.String(), output.Size(u.size), output.Size(u.used))
+		return
+	}
+	f.OpenObject("image")
+	f.String("name", u.name)
+	f.String("id", u.id)
+	if u.snap != "" {
+		f.String("snapshot", u.snap)
+		f.Uint("snapshot_id", u.snapID)
+	}
+	f.Uint("provisioned_size", u.size)
+	f.Uint("used_size", u.used)
+	f.Close()
+}
+
+// measure measures an image with its snapshots, or the snapshots up to that of
+// s. Each takes up what it has more than the one before it.
+func (m *measured) measure(c *call, pool *rados.IOContext, name string, s spec.Spec) error {
+	image, err := rbd.OpenImageReadOnly(pool, name, rbd.NoSnapshot)
+	if errno.Code(err) == syscall.ENOENT {
+		return nil // removed meanwhile
+	}
+	if err != nil {
+		return errno.Wrap(err, "error opening "+name)
+	}
+	defer image.Close()
+	id, err := image.GetId()
+	if err != nil {
+		return err
+	}
+	features, err := image.GetFeatures()
+	if err != nil {
+		return err
+	}
+	if features&rbd.FeatureFastDiff == 0 {
+		fmt.Fprintf(&m.warnings, "warning: fast-diff map is not enabled for %s. operation may be slow.\n", name)
+	}
+	size, err := image.GetSize()
+	if err != nil {
+		return err
+	}
+	snaps, err := snapsWhere(image, func(kind rbd.SnapNamespaceType) bool { return kind == rbd.SnapNamespaceTypeUser })
+	if err != nil {
+		return err
+	}
+	from := c.String("from-snap")
+	first := slices.IndexFunc(snaps, func(i rbd.SnapInfo) bool { return i.Name == from })
+	last := slices.IndexFunc(snaps, func(i rbd.SnapInfo) bool { return i.Name == s.Snap })
+	switch {
+	// Of a whole pool, an image need not have the snapshot.
+	case from != "" && first < 0, s.Image != "" && s.Snap != "" && last < 0:
+		fmt.Fprintln(&m.warnings, "specified snapshot is not found.")
+		return syscall.ENOENT
+	case last >= 0 && last < first:
+		return syscall.EINVAL
+	}
+	if last >= 0 {
+		snaps = snaps[:last+1]
+	}
+	snaps = snaps[first+1:]
+	merge, exact := c.Bool("merge-snapshots"), c.Bool("exact")
+	for _, snap := range snaps {
+		at, err := rbd.OpenImageReadOnly(pool, name, snap.Name)
+		if err != nil {
+			return errno.Wrap(err, "error opening snapshot "+name+"@"+snap.Name)
+		}
+		taken, err := m.taken(at, name+"@"+snap.Name, from, snap.Size, exact)
+		if err = errors.Join(err, at.Close()); err != nil {
+			return err
+		}
+		from = snap.Name
+		m.count++
+		m.used += taken
+		if s.Snap != "" {
+			m.size += snap.Size
+		}
+		if !merge {
+			m.rows = append(m.rows, used{name: name, id: id, snap: snap.Name, snapID: snap.Id, size: snap.Size, used: taken})
+		}
+	}
+	if s.Snap != "" {
+		return nil
+	}
+	taken, err := m.taken(image, name, from, size, exact)
+	if err != nil {
+		return err
+	}
+	m.count++
+	m.used += taken
+	m.size = size
+	if merge {
+		taken = m.used
+	}
+	m.rows = append(m.rows, used{name: name, id: id, size: size, used: taken})
+	return nil
+}
+
+// taken is what an image takes up that is not in the snapshot from.
+func (m *measured) taken(image *rbd.Image, what, from string, size uint64, exact bool) (taken uint64, err error) {
+	flags, err := librbd.Flags(image)
+	if err != nil {
+		return 0, errno.Wrap(err, "failed to retrieve image flags")
+	}
+	if flags&librbd.FlagFastDiffInvalid != 0 {
+		fmt.Fprintf(&m.warnings, "warning: fast-diff map is invalid for %s. operation may be slow.\n", what)
+	}
+	whole := rbd.EnableWholeObject
+	if exact {
+		whole = rbd.DisableWholeObject
+	}
+	err = image.DiffIterate(rbd.DiffIterateConfig{
+		SnapName: from, Length: size, IncludeParent: rbd.ExcludeParent, WholeObject: whole,
+		Callback: func(_, length uint64, exists int, _ any) int {
+			if exists != 0 {
+				taken += length
+			}
+			return 0
+		},
+	})
+	return taken, errno.Wrap(err, "failed to iterate diffs")
+}
