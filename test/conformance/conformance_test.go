@@ -354,6 +354,8 @@ func play(t *testing.T, steps []step, compared func(step, string)) {
 			})
 		case "client":
 			both(t, func(s *side) (answer, error) { return answer{}, s.journalClient(st.words[0], st.words[1]) })
+		case "lose":
+			both(t, func(s *side) (answer, error) { return answer{}, s.lose(st.words[0]) })
 		case "watch":
 			both(t, func(s *side) (answer, error) { return answer{}, s.watch(st.words) })
 		case "unwatch":

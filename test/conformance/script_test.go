@@ -72,6 +72,10 @@ func readScript(path string) ([]step, error) {
 			if len(s.words) != 2 {
 				return nil, fmt.Errorf("%s:%d: client IMAGE NAME", path, number)
 			}
+		case "lose":
+			if len(s.words) != 1 {
+				return nil, fmt.Errorf("%s:%d: lose IMAGE", path, number)
+			}
 		case "watch":
 			if len(s.words) == 0 {
 				return nil, fmt.Errorf("%s:%d: watch IMAGE", path, number)
@@ -293,6 +297,24 @@ func (s *side) journalClient(image, name string) error {
 	out, err := s.cluster.Command(context.Background(), "/usr/bin/python3", "-c", registerJournalClient, s.cluster.Conf(), image, name).CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("registering a client of a journal: %w: %s", err, out)
+	}
+	return nil
+}
+
+// loseObject removes the first data object of an image, and says nothing to its
+// object map.
+const loseObject = `
+import rados, struct, sys
+with rados.Rados(conffile=sys.argv[1]) as cluster, cluster.open_ioctx("rbd") as io:
+    id = io.execute("rbd_directory", "rbd", "dir_get_id", struct.pack("<I", len(sys.argv[2])) + sys.argv[2].encode())[1]
+    id = id[4:4 + struct.unpack("<I", id[:4])[0]].decode()
+    io.remove_object("rbd_data." + id + ".0000000000000000")
+`
+
+func (s *side) lose(image string) error {
+	out, err := s.cluster.Command(context.Background(), "/usr/bin/python3", "-c", loseObject, s.cluster.Conf(), image).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("removing an object of an image: %w: %s", err, out)
 	}
 	return nil
 }
