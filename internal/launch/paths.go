@@ -13,8 +13,9 @@ import (
 var (
 	// Switches are the options of all commands that take no value.
 	Switches = []string{
-		"--all", "-a", "--allow-shrink", "--exclusive", "--flatten", "--force", "--ignore-quiesce-error", "--image-shared",
-		"--import-only", "--long", "-l", "--new-format", "--no-error", "--no-progress", "--pretty-format", "--quiesce",
+		"--all", "-a", "--allow-shrink", "--descendants", "--exact", "--exclusive", "--flatten", "--force",
+		"--ignore-quiesce-error", "--image-shared", "--import-only", "--long", "-l", "--merge-snapshots", "--new-format",
+		"--no-error", "--no-progress", "--pretty-format", "--quiesce",
 		"--read-only", "--recursive", "-R", "--show-cookie", "--skip-quiesce", "--thick-provision", "--verbose", "--whole-object",
 	}
 	// PathOptions are the options that name a file to be read; --path is one of the other kind with some commands.
