@@ -225,6 +225,12 @@ func (c *Cluster) Config(option string) string {
 	return value
 }
 
+// HasConfig says whether Ceph knows a configuration option.
+func (c *Cluster) HasConfig(option string) bool {
+	_, err := c.conn.GetConfigOption(option)
+	return err == nil
+}
+
 // SetConfig overrides a configuration option.
 func (c *Cluster) SetConfig(option, value string) error {
 	return c.conn.SetConfigOption(option, value)

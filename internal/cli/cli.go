@@ -54,6 +54,8 @@ var commands = concat(
 	mirrorPoolCommands,
 	mirrorImageCommands,
 	scheduleCommands,
+	poolCommands,
+	configCommands,
 	deviceCommands,
 )
 

@@ -356,6 +356,11 @@ func play(t *testing.T, steps []step, compared func(step, string)) {
 			both(t, func(s *side) (answer, error) { return answer{}, s.journalClient(st.words[0], st.words[1]) })
 		case "lose":
 			both(t, func(s *side) (answer, error) { return answer{}, s.lose(st.words[0]) })
+		case "mon":
+			both(t, func(s *side) (answer, error) {
+				_, err := s.cluster.MonCommand(st.words[0])
+				return answer{}, err
+			})
 		case "watch":
 			both(t, func(s *side) (answer, error) { return answer{}, s.watch(st.words) })
 		case "unwatch":

@@ -76,6 +76,10 @@ func readScript(path string) ([]step, error) {
 			if len(s.words) != 1 {
 				return nil, fmt.Errorf("%s:%d: lose IMAGE", path, number)
 			}
+		case "mon":
+			if len(s.words) != 1 {
+				return nil, fmt.Errorf("%s:%d: mon JSON", path, number)
+			}
 		case "watch":
 			if len(s.words) == 0 {
 				return nil, fmt.Errorf("%s:%d: watch IMAGE", path, number)
@@ -187,6 +191,10 @@ var normalising = []struct {
 	{regexp.MustCompile(`(?m)^did not load config file, using default settings\.\n`), ""},
 	// Ours does not ask modinfo before modprobe, whose answer is the same.
 	{regexp.MustCompile(`(?m)^modinfo: ERROR: .*\n`), ""},
+	// A benchmark's numbers.
+	{regexp.MustCompile(`(?m)^ +\d+ +\d+ +[0-9.e+]+ +[0-9.]+ [KMGTE]?i?B/s\n`), ""},
+	{regexp.MustCompile(`(elapsed: )\d+`), "${1}N"},
+	{regexp.MustCompile(`(ops/sec: |bytes/sec: |(read|write)_(ops|ops/sec|bytes/sec): )(-?nan|inf|[0-9.e+]+)( [KMGTE]?i?B/s)?`), "${1}N"},
 	// Ours has fewer commands yet; TestGeneralHelp looks at the list.
 	{regexp.MustCompile(`(?m)(^  <command>\n)(    .*\n)+`), "$1"},
 	// How often progress is shown depends on the time that things take.
@@ -195,6 +203,8 @@ var normalising = []struct {
 	{regexp.MustCompile(`("id": ?"|\bid: |<id>|rbd_data\.|_id": ?")[0-9a-f]{6,}`), "${1}ID"},
 	{regexp.MustCompile(`(\bjournal"?: ?"?|<journal>|<journal_id>|_image_id>|\()[0-9a-f]{6,}`), "${1}ID"},
 	{regexp.MustCompile(`(?m)^[0-9a-f]{10,} `), "ID "},
+	// A slow monitor is asked twice for the id of a snapshot, and then gives the next.
+	{regexp.MustCompile(`(?m)^ *\d+  \.group\.`), "SNAPID  .group."},
 	{regexp.MustCompile(`\.group\.[0-9a-f]+_[0-9a-f]+_[0-9a-f]+`), ".group.ID"},
 	{regexp.MustCompile(`\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}[+-]\d{4}`), "TIME"},
 	{regexp.MustCompile(`(journal(_data\.\d+)?\.|rbd journal ')[0-9a-f]{6,}`), "${1}ID"},
