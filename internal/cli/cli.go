@@ -55,6 +55,7 @@ var commands = concat(
 	mirrorImageCommands,
 	scheduleCommands,
 	poolCommands,
+	[]*command{benchCommand},
 	configCommands,
 	deviceCommands,
 )

@@ -60,6 +60,15 @@ func unsigned(text string) (uint64, error) {
 	return n, nil
 }
 
+// unsigned32 is unsigned for numbers of 32 bits.
+func unsigned32(text string) (uint64, error) {
+	n, err := unsigned(text)
+	if err == nil && n > math.MaxUint32 && -n > math.MaxUint32 {
+		err = args.ErrValue
+	}
+	return uint64(uint32(n)), err
+}
+
 // between is a check for a plain number in a range.
 func between(low, high uint64) func(string) error { return inRange(unsigned, low, high) }
 

@@ -1,0 +1,280 @@
+package cli
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"os"
+	"os/signal"
+	"strconv"
+	"syscall"
+	"time"
+
+	"github.com/ceph/go-ceph/rbd"
+
+	"github.com/opt-rbd/opt-rbd/internal/args"
+	"github.com/opt-rbd/opt-rbd/internal/errno"
+	"github.com/opt-rbd/opt-rbd/internal/librbd"
+	"github.com/opt-rbd/opt-rbd/internal/output"
+	"github.com/opt-rbd/opt-rbd/internal/spec"
+)
+
+var benchCommand = &command{
+	Command: args.Command{
+		Path:     []string{"bench"},
+		Operands: []args.Operand{imageSpec},
+		Options: []args.Option{
+			poolOption, namespaceOption, imageOption,
+			{Name: "io-size", Arg: "arg", Help: "IO size (in B/K/M/G/T) [default: 4K]", Check: isA(bytes)},
+			{Name: "io-threads", Arg: "arg", Help: "ios in flight [default: 16]", Check: isA(unsigned32)},
+			{Name: "io-total", Arg: "arg", Help: "total size for IO (in B/K/M/G/T) [default: 1G]", Check: isA(bytes)},
+			{
+				Name: "io-pattern", Arg: "arg", Help: "IO pattern (rand, seq, or full-seq) [default: seq]",
+				Check: oneOf("rand", "seq", "full-seq"),
+			},
+			{Name: "rw-mix-read", Arg: "arg", Help: "read proportion in readwrite (<= 100) [default: 50]", Check: isA(unsigned32)},
+			{
+				Name: "io-type", Arg: "arg", Required: true, Help: "IO type (read, write, or readwrite(rw))",
+				Check: oneOf("read", "write", "readwrite", "rw"),
+			},
+		},
+		Short: "Simple benchmark.",
+	},
+	run: bench,
+}
+
+// benchmark is what is asked for.
+type benchmark struct {
+	kind, pattern  string
+	size, total    uint64 // bytes of one request and of all
+	threads, reads uint64 // requests under way; percent that read where both is done
+}
+
+func bench(c *call) error {
+	b := benchmark{
+		kind: c.String("io-type"), pattern: cmp.Or(c.String("io-pattern"), "seq"),
+		size: 4 << 10, total: 1 << 30, threads: 16, reads: 50,
+	}
+	if b.kind == "" {
+		return errno.Errorf(syscall.EINVAL, "--io-type must be specified.")
+	}
+	form := spec.Form{}
+	if b.kind == "read" {
+		form.Snap = spec.MaySnap
+	}
+	s, err := c.spec(form)
+	if err != nil {
+		return err
+	}
+	for _, o := range []struct {
+		name  string
+		value *uint64
+		read  func(string) (uint64, error)
+	}{
+		{"io-size", &b.size, bytes}, {"io-threads", &b.threads, unsigned32}, {"io-total", &b.total, bytes}, {"rw-mix-read", &b.reads, unsigned32},
+	} {
+		if c.IsSet(o.name) {
+			*o.value = c.number(o.name, o.read)
+		}
+	}
+	switch b.kind {
+	case "read":
+		b.reads = 100
+	case "write":
+		b.reads = 0
+	}
+	switch {
+	case b.size == 0:
+		return errno.Errorf(syscall.EINVAL, "--io-size should be greater than zero.")
+	case b.threads == 0:
+		return errno.Errorf(syscall.EINVAL, "--io-threads should be greater than zero.")
+	case b.reads > 100:
+		return errno.Errorf(syscall.EINVAL, "--rw-mix-read should not be larger than 100.")
+	}
+	// The cache stays as it is configured: it is part of what is measured.
+	librbd.KeepBuffers()
+	if err := c.cluster.SetConfig("rbd_disable_zero_copy_writes", "false"); err != nil {
+		return err
+	}
+	return c.change(s, func(image *rbd.Image) error { return b.run(c, image) })
+}
+
+// counts are how much was done.
+type counts struct{ reads, writes uint64 }
+
+func (n counts) all() uint64 { return n.reads + n.writes }
+
+// run does the benchmark. A signal ends it early, with the numbers so far.
+func (b *benchmark) run(c *call, image *rbd.Image) error {
+	size, err := image.GetSize()
+	if err != nil {
+		return bareError(err, "bench failed")
+	}
+	if b.size > size {
+		err := errno.Errorf(syscall.EINVAL, "io-size %s larger than image size %s", output.Size(b.size), output.Size(size))
+		return errors.Join(err, bareError(err, "bench failed"))
+	}
+	b.heading(c)
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
+	defer signal.Stop(signals)
+
+	var done counts
+	slots := make([]*slot, 0, min(b.threads, b.total/b.size+1))
+	written := make([]byte, b.size)
+	for i := range written {
+		written[i] = byte(rand.Uint32())
+	}
+	start := time.Now()
+	shown := rates{at: []time.Duration{0}, ops: []uint64{0}}
+	for begun := uint64(0); begun*b.size < b.total && len(signals) == 0; begun++ {
+		i := begun % b.threads
+		if i == uint64(len(slots)) {
+			slots = append(slots, &slot{offset: b.first(i, size)})
+		}
+		s := slots[i]
+		if err := s.wait(); err != nil {
+			return s.failed(c, err)
+		}
+		if b.pattern == "rand" {
+			s.offset = rand.Uint64N(size/b.size) * b.size
+		}
+		if b.reads > rand.Uint64N(100) {
+			s.read(image, b.size)
+			done.reads++
+		} else {
+			s.write(image, written)
+			done.writes++
+		}
+		b.next(s, i, size)
+		if now := time.Since(start); i == b.threads-1 && now.Truncate(time.Second) != shown.last().Truncate(time.Second) {
+			rate := shown.add(now, done.all())
+			fmt.Fprintf(c.stdout, "%5d%10d%10s%10s/s\n", int(now.Seconds()), done.all(), sixDigits(rate), output.Size(uint64(rate*float64(b.size))))
+			c.stdout.Flush()
+		}
+	}
+	for _, s := range slots {
+		if err := s.wait(); err != nil {
+			return s.failed(c, err)
+		}
+	}
+	if done.writes > 0 {
+		if err := image.Flush(); err != nil {
+			return bareError(err, "bench failed")
+		}
+	}
+	b.summary(c, done, time.Since(start).Seconds())
+	return nil
+}
+
+func (b *benchmark) heading(c *call) {
+	kind := b.kind
+	if kind == "rw" || kind == "readwrite" {
+		kind = fmt.Sprintf("readwrite read:write=%d:%d", b.reads, 100-b.reads)
+	}
+	pattern := map[string]string{"rand": "random", "seq": "sequential", "full-seq": "full sequential"}[b.pattern]
+	fmt.Fprintf(c.stdout, "bench  type %s io_size %d io_threads %d bytes %d pattern %s\n", kind, b.size, b.threads, b.total, pattern)
+	fmt.Fprintln(c.stdout, "  SEC       OPS   OPS/SEC   BYTES/SEC")
+	c.stdout.Flush()
+}
+
+func (b *benchmark) summary(c *call, done counts, seconds float64) {
+	line := func(what string, n uint64, sec string, bytes string) {
+		rate := float64(n) / seconds
+		fmt.Fprintf(c.stdout, "%s: %d   %s: %s   %s: %s/s\n", what, n, sec, sixDigits(rate), bytes, output.Size(uint64(rate*float64(b.size))))
+	}
+	fmt.Fprintf(c.stdout, "elapsed: %d   ", int(seconds))
+	line("ops", done.all(), "ops/sec", "bytes/sec")
+	if b.kind == "read" || b.kind == "write" {
+		return
+	}
+	line("read_ops", done.reads, "read_ops/sec", "read_bytes/sec")
+	line("write_ops", done.writes, "write_ops/sec", "write_bytes/sec")
+}
+
+// sixDigits writes a number as C++ streams do: with six digits.
+func sixDigits(x float64) string { return strconv.FormatFloat(x, 'g', 6, 64) }
+
+// first is where the slot of that number begins. In sequence each goes over a part of its own of the image; in full
+// sequence they take turns in going over all of it.
+func (b *benchmark) first(slot, size uint64) uint64 {
+	if b.pattern == "full-seq" {
+		return slot % (size / b.size) * b.size
+	}
+	return size / b.size / b.threads * slot * b.size
+}
+
+// next moves a slot to where it goes on.
+func (b *benchmark) next(s *slot, number, size uint64) {
+	switch b.pattern {
+	case "seq":
+		s.offset += b.size
+	case "full-seq":
+		s.offset += b.size * b.threads
+	}
+	if s.offset > size-b.size {
+		s.offset = b.first(number, size)
+	}
+}
+
+// slot is room for one request at a time.
+type slot struct {
+	offset uint64
+	io     *librbd.IO
+	what   string
+	length uint64
+	buffer []byte
+}
+
+func (s *slot) read(image *rbd.Image, length uint64) {
+	if s.buffer == nil {
+		s.buffer = make([]byte, length)
+	}
+	s.io, s.what, s.length = librbd.Read(image, s.buffer, s.offset), "read", length
+}
+
+// write writes data, which all slots may have in common.
+func (s *slot) write(image *rbd.Image, data []byte) {
+	s.io, s.what, s.length = librbd.Write(image, data, s.offset), "write", 0
+}
+
+// wait waits for the request that is under way, if there is one.
+func (s *slot) wait() error {
+	if s.io == nil {
+		return nil
+	}
+	n, err := s.io.Wait()
+	s.io = nil
+	if err == nil && uint64(n) != s.length {
+		err = syscall.EIO
+	}
+	return err
+}
+
+// failed says what went wrong with a request, among the numbers.
+func (s *slot) failed(c *call, err error) error {
+	code := errno.Code(err)
+	fmt.Fprintf(c.stdout, "%s error: %s\n", s.what, errno.Text(code))
+	return &errno.Error{Code: code, Err: err}
+}
+
+// rates are when how much had been done, for the last few seconds.
+type rates struct {
+	at  []time.Duration
+	ops []uint64
+}
+
+func (r *rates) last() time.Duration { return r.at[len(r.at)-1] }
+
+// add gives the rate per second over the time that is remembered.
+func (r *rates) add(at time.Duration, ops uint64) float64 {
+	const seconds = 5
+	r.at, r.ops = append(r.at, at), append(r.ops, ops)
+	if old := len(r.at) - seconds - 1; old > 0 {
+		r.at, r.ops = r.at[old:], r.ops[old:]
+	}
+	span := (at - r.at[0]).Seconds()
+	return float64(ops-r.ops[0]) / math.Max(span, 1e-9)
+}
