@@ -55,7 +55,7 @@ var commands = concat(
 	mirrorImageCommands,
 	scheduleCommands,
 	poolCommands,
-	[]*command{benchCommand},
+	[]*command{benchCommand, watchCommand},
 	configCommands,
 	deviceCommands,
 )
