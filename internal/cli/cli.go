@@ -56,6 +56,7 @@ var commands = concat(
 	scheduleCommands,
 	poolCommands,
 	[]*command{benchCommand, watchCommand},
+	perfCommands,
 	configCommands,
 	deviceCommands,
 )

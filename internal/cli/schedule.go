@@ -111,12 +111,20 @@ func (c *call) level() (string, error) {
 // mgr sends a command to the manager. A level without a pool is given the
 // default one.
 func (c *call) mgr(prefix string, arguments map[string]string) ([]byte, error) {
-	conn, err := c.cluster.Connect()
-	if err != nil {
+	if _, err := c.cluster.Connect(); err != nil {
 		return nil, err
 	}
 	if level := arguments["level_spec"]; strings.HasPrefix(level, "/") {
 		arguments["level_spec"] = c.cluster.Config("rbd_default_pool") + level
+	}
+	return c.mgrCommand(prefix, prefix, arguments)
+}
+
+// mgrCommand sends a command to the manager; errors call it by that name.
+func (c *call) mgrCommand(name, prefix string, arguments map[string]string) ([]byte, error) {
+	conn, err := c.cluster.Connect()
+	if err != nil {
+		return nil, err
 	}
 	arguments["prefix"] = prefix
 	command, err := json.Marshal(arguments)
@@ -125,7 +133,7 @@ func (c *call) mgr(prefix string, arguments map[string]string) ([]byte, error) {
 	}
 	out, status, err := conn.MgrCommand([][]byte{command})
 	if err != nil {
-		line := prefix + " failed: " + errno.Text(errno.Code(err))
+		line := name + " failed: " + errno.Text(errno.Code(err))
 		if status != "" {
 			line += ": " + status
 		}

@@ -57,7 +57,10 @@ func (f *jsonFormatter) String(name, value string) {
 
 func (f *jsonFormatter) Int(name string, value int64)   { f.raw(name, strconv.FormatInt(value, 10)) }
 func (f *jsonFormatter) Uint(name string, value uint64) { f.raw(name, strconv.FormatUint(value, 10)) }
-func (f *jsonFormatter) Bool(name string, value bool)   { f.raw(name, strconv.FormatBool(value)) }
+func (f *jsonFormatter) Float(name string, value float64) {
+	f.raw(name, strconv.FormatFloat(value, 'g', 17, 64))
+}
+func (f *jsonFormatter) Bool(name string, value bool) { f.raw(name, strconv.FormatBool(value)) }
 
 func (f *jsonFormatter) Flush(w io.Writer) error {
 	f.buf.WriteByte('\n')

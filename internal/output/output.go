@@ -30,6 +30,7 @@ type Formatter interface {
 	String(name, value string)
 	Int(name string, value int64)
 	Uint(name string, value uint64)
+	Float(name string, value float64) // with 17 digits, as C++ streams write all of a number
 	Bool(name string, value bool)
 
 	// Flush writes the document and ends its line.

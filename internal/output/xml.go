@@ -36,6 +36,9 @@ func (f *xmlFormatter) Int(name string, value int64) {
 func (f *xmlFormatter) Uint(name string, value uint64) {
 	f.element(name, strconv.FormatUint(value, 10))
 }
+func (f *xmlFormatter) Float(name string, value float64) {
+	f.element(name, strconv.FormatFloat(value, 'g', 17, 64))
+}
 func (f *xmlFormatter) Bool(name string, value bool) {
 	f.element(name, strconv.FormatBool(value))
 }

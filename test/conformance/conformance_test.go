@@ -243,6 +243,7 @@ func TestMgrLines(t *testing.T) {
 		defer s.cluster.Close()
 	}
 	testFiles(t, "testdata/mgr/*.txt")
+	t.Run("perf of a busy image", testPerf)
 }
 
 func testFiles(t *testing.T, pattern string) {
