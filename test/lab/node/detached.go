@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/opt-rbd/opt-rbd/test/lab/agent"
 	"github.com/opt-rbd/opt-rbd/test/lab/cluster"
@@ -69,6 +70,21 @@ func StartDetached(ctx context.Context, c *cluster.Cluster, o Options) error {
 // Attach connects to the agent of a node that StartDetached has started. There
 // is one connection at a time; the next waits for its end.
 func Attach(ctx context.Context, c *cluster.Cluster) (*agent.Client, error) {
+	ctx, cancel := context.WithTimeout(ctx, bootTimeout)
+	defer cancel()
+	for {
+		client, err := attach(ctx, c)
+		if err == nil || ctx.Err() != nil || !errors.Is(err, context.DeadlineExceeded) {
+			return client, err
+		}
+	}
+}
+
+// attach tries it once. A guest whose port is closed and opened again at once may see neither, and lose what was said
+// in between: it answers the next connection.
+func attach(ctx context.Context, c *cluster.Cluster) (*agent.Client, error) {
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
 	var d net.Dialer
 	conn, err := d.DialContext(ctx, "unix", socket(c))
 	if err != nil {
