@@ -22,6 +22,20 @@ func Manager(path string) string {
 	return strings.ReplaceAll(manager, "@PATH@", path)
 }
 
+//go:embed kubelet.service.d/zz-opt-rbd.conf
+var unitPath string
+
+//go:embed kubelet.service.d/zz-opt-rbd-file.conf
+var unitFile string
+
+// UnitPath returns the text of a unit's drop-in for a PATH that is already
+// escaped for use between double quotes there.
+func UnitPath(path string) string { return strings.ReplaceAll(unitPath, "@PATH@", path) }
+
+// UnitFile returns the text of a unit's drop-in that names a file with its
+// PATH, by an escaped path.
+func UnitFile(name string) string { return strings.ReplaceAll(unitFile, "@FILE@", name) }
+
 //go:embed udev/50-rbd.rules
 var udevRules string
 

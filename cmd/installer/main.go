@@ -44,7 +44,7 @@ func app() *cli.App {
 	where := []cli.Flag{
 		&cli.StringFlag{Name: "root", Value: "/", Usage: "folder with the node's files; other than / only files are written, but see --live"},
 		&cli.BoolFlag{Name: "live", Usage: "--root is the running node, in a container: reach its systemd by the sockets there"},
-		&cli.StringFlag{Name: "prefix", Value: "/opt", Usage: "launcher in PREFIX/bin, payload in PREFIX/rbd"},
+		&cli.StringFlag{Name: "prefix", Usage: "launcher in PREFIX/bin, payload in PREFIX/rbd", DefaultText: "the one of the installation, else /opt, or /usr/local where /opt is a link into /var"},
 		&cli.BoolFlag{Name: "no-restart", Usage: "files only: load, reload and restart nothing"},
 		&cli.DurationFlag{Name: "timeout", Value: 90 * time.Second, Usage: "longest wait for one job of systemd"},
 		&cli.BoolFlag{Name: "quiet", Aliases: []string{"q"}, Usage: "say nothing but errors"},
@@ -52,7 +52,9 @@ func app() *cli.App {
 	what := append([]cli.Flag{
 		&cli.StringFlag{Name: "payload", Value: filepath.Join(beside, "payload"), Usage: "folder with rbd and its libraries", DefaultText: "payload beside the installer"},
 		&cli.StringFlag{Name: "shim", Value: filepath.Join(beside, "shim"), Usage: "the launcher", DefaultText: "shim beside the installer"},
-		&cli.StringFlag{Name: "kubelet-unit", Usage: "unit that runs kubelet", DefaultText: "the one of the installation, else kubelet.service"},
+		&cli.StringFlag{Name: "kubelet-unit", Usage: "unit that runs kubelet", DefaultText: "the one of the installation, else the one that the node has"},
+		&cli.BoolFlag{Name: "restart-server", Usage: "restart also a unit that runs the API server beside kubelet (k3s, rke2-server)"},
+		&cli.BoolFlag{Name: "force", Usage: "install beside an rbd that the node has of its own"},
 	}, where...)
 
 	dryRun := &cli.BoolFlag{Name: "dry-run", Aliases: []string{"n"}, Usage: "show what would change, as plan does, and change nothing"}
@@ -204,6 +206,9 @@ func options(c *cli.Context) (node.Options, error) {
 		Unit:      c.String("kubelet-unit"),
 		NoRestart: c.Bool("no-restart"),
 		Timeout:   c.Duration("timeout"),
+
+		Force:         c.Bool("force"),
+		RestartServer: c.Bool("restart-server"),
 	}, noArguments(c)
 }
 

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/opt-rbd/opt-rbd/systemd"
 )
 
 // commandStep proves that the command runs. There is nothing to apply: the
@@ -99,7 +101,8 @@ func (s moduleStep) apply(ctx context.Context, n *Node) (string, error) {
 	return s.name() + " loaded by " + modulesUnit, nil
 }
 
-// pathStep is the folder in the PATH that systemd gives to services.
+// pathStep is the folder in the PATH that systemd gives to services, kubelet
+// above all.
 type pathStep struct {
 	after setting // what beats our file
 }
@@ -107,29 +110,92 @@ type pathStep struct {
 func (pathStep) name() string { return "PATH of systemd's services" }
 
 func (s pathStep) check(ctx context.Context, n *Node) (state, error) {
-	env, err := n.systemd.environment(ctx)
+	u, value, err := n.kubeletPath(ctx)
 	if err != nil {
 		return state{}, err
 	}
-	value, _ := pathOf(env)
-	if inPath(value, n.bin()) {
-		return good(value), nil
+	of := ""
+	if u.found && u.env.own() {
+		of = " for " + u.name
 	}
-	return state{word: "changed", why: fmt.Sprintf("%s, without %s", value, n.bin()), todo: "reload systemd (daemon-reload)"}, nil
+	// systemd may not have noticed yet that a file is gone.
+	gone, err := n.gone(u.dropIn(), u.environmentFile())
+	if err != nil {
+		return state{}, err
+	}
+	if gone != "" {
+		return state{word: "missing", why: gone + " is gone", todo: "write " + gone + ", reload systemd (daemon-reload)"}, nil
+	}
+	if inPath(value, n.bin()) {
+		return good(value + of), nil
+	}
+	todo := "reload systemd (daemon-reload)"
+	if of != "" {
+		todo = "write " + u.dropIn() + ", reload systemd (daemon-reload)"
+	}
+	return state{word: "changed", why: fmt.Sprintf("%s%s, without %s", value, of, n.bin()), todo: todo}, nil
+}
+
+// gone returns one of the files that were installed and are not there, "" for
+// none.
+func (n *Node) gone(names ...string) (string, error) {
+	for _, name := range names {
+		if n.entry(name) == nil {
+			continue
+		}
+		o, err := n.tree.look(name)
+		if err != nil || o.Kind == absent {
+			return name, err
+		}
+	}
+	return "", nil
+}
+
+// kubeletPath returns the PATH that kubelet's next process gets; that of all
+// services where there is no kubelet.
+func (n *Node) kubeletPath(ctx context.Context) (unit, string, error) {
+	u, err := n.systemd.unit(ctx, n.Unit)
+	if err != nil {
+		return u, "", err
+	}
+	value, err := n.systemd.nextPath(ctx, u.env)
+	return u, value, err
 }
 
 func (s pathStep) apply(ctx context.Context, n *Node) (string, error) {
 	if err := n.reload(ctx); err != nil {
 		return "", err
 	}
-	st, err := s.check(ctx, n)
-	if err != nil || st.ok {
-		return "systemd reloaded, its services get PATH=" + st.why, err
+	u, value, err := n.kubeletPath(ctx)
+	if err != nil || inPath(value, n.bin()) {
+		return "systemd reloaded, its services get PATH=" + value, err
+	}
+	if u.found {
+		return s.applyToUnit(ctx, n, u, value)
 	}
 	if s.after.file != "" && !inPath(s.after.path, n.bin()) {
 		return "", fmt.Errorf("%s sets PATH after %s and beats it: add :%s there", s.after.file, path.Base(managerFile), n.bin())
 	}
-	return "", fmt.Errorf("systemd keeps PATH=%s: was it set by systemctl set-environment? then run systemctl unset-environment PATH", strings.TrimSuffix(st.why, ", without "+n.bin()))
+	return "", fmt.Errorf("systemd keeps PATH=%s: was it set by systemctl set-environment? then run systemctl unset-environment PATH", value)
+}
+
+// applyToUnit gives a unit that does not get the PATH of all services, or gets
+// one that somebody set, the same with our folder.
+func (s pathStep) applyToUnit(ctx context.Context, n *Node, u unit, value string) (string, error) {
+	value = withFolder(value, n.bin())
+	text := systemd.UnitPath(quoted(literal(value)))
+	var files []step
+	if len(u.env.files) > 0 {
+		name := u.environmentFile()
+		files = append(files, textFile(name, fmt.Sprintf("PATH=\"%s\"\n", quoted(value))))
+		text = systemd.UnitFile(literal(name))
+	}
+	for _, f := range append(files, textFile(u.dropIn(), text)) {
+		if _, err := f.apply(ctx, n); err != nil {
+			return "", err
+		}
+	}
+	return fmt.Sprintf("%s written, systemd reloaded: %s gets PATH=%s", u.dropIn(), u.name, value), n.reload(ctx)
 }
 
 func (pathStep) undo(ctx context.Context, n *Node) (string, error) {
@@ -154,17 +220,6 @@ func (s kubeletStep) check(ctx context.Context, n *Node) (state, error) {
 		return state{}, err
 	}
 	value, seen := n.runningPath(ctx, u, next)
-	env, err := n.systemd.environment(ctx)
-	if err != nil {
-		return state{}, err
-	}
-	if given, _ := pathOf(env); next != given && !inPath(next, n.bin()) {
-		return state{
-			word: "changed",
-			why:  fmt.Sprintf("%s sets its own PATH=%s, which beats that of systemd", u.name, next),
-			todo: fmt.Sprintf("none: add :%s to the PATH of %s, then restart it", n.bin(), u.name),
-		}, nil
-	}
 	switch {
 	case u.pid == 0 && !inPath(next, n.bin()):
 		return proof(fmt.Sprintf("%s is %s, gets the PATH of systemd's services when it starts", u.name, u.active)), nil
@@ -179,6 +234,10 @@ func (s kubeletStep) check(ctx context.Context, n *Node) (state, error) {
 	}
 	if u.pid == 0 {
 		return proof(fmt.Sprintf("%s is %s, will find %s", u.name, u.active, found)), nil
+	}
+	if program := u.container(); program != "" {
+		return proof(fmt.Sprintf("%s, pid %d, runs kubelet by %s: its container has to see %s, %s, /dev and /sys, which only its own command line can say",
+			u.name, u.pid, program, n.bin(), home(n.Prefix))), nil
 	}
 	return proof(fmt.Sprintf("%s, pid %d, finds %s", u.name, u.pid, found)), nil
 }
@@ -226,14 +285,6 @@ func (s kubeletStep) apply(ctx context.Context, n *Node) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	// A restart that cannot help only costs the node its readiness.
-	next, err := n.systemd.nextPath(ctx, u.env)
-	if err != nil {
-		return "", err
-	}
-	if !inPath(next, n.bin()) {
-		return "", fmt.Errorf("%s sets its own PATH=%s, which beats that of systemd: add :%s there (systemctl edit %s), then restart it", u.name, next, n.bin(), u.name)
-	}
 	if u.pid == 0 {
 		return "", fmt.Errorf("%s is %s and finds no rbd", u.name, u.active)
 	}
@@ -241,14 +292,21 @@ func (s kubeletStep) apply(ctx context.Context, n *Node) (string, error) {
 	if n.record != nil && n.record.Deaf == u.started.UnixMicro() {
 		return "", vain
 	}
+	if u.server() && !n.RestartServer {
+		return "", fmt.Errorf("%s is the API server, too: restart it when that is right (systemctl restart %s), or let the installer do it with --restart-server", u.name, u.name)
+	}
 	if err := n.mayRestart(); err != nil {
 		return "", err
 	}
-	if err := n.systemd.restart(ctx, u.name); err != nil {
-		return "", err
+	err = n.systemd.restart(ctx, u.name)
+	var now unit
+	if err == nil {
+		now, err = n.systemd.settle(ctx, u.name)
 	}
-	now, err := n.systemd.settle(ctx, u.name)
 	if err != nil {
+		if ctx.Err() == nil {
+			err = n.withoutPath(ctx, u, err)
+		}
 		return "", err
 	}
 	if value, seen := now.processPath(); seen && !inPath(value, n.bin()) {
@@ -259,6 +317,34 @@ func (s kubeletStep) apply(ctx context.Context, n *Node) (string, error) {
 		return "", cmp.Or(err, vain)
 	}
 	return fmt.Sprintf("%s restarted, pid %d, was %d", u.name, now.pid, u.pid), nil
+}
+
+// withoutPath takes back what a kubelet does not come back with, and starts it
+// without. What was wrong before the installation stays wrong, and is told.
+func (n *Node) withoutPath(ctx context.Context, u unit, why error) error {
+	if n.record == nil {
+		return why
+	}
+	for _, name := range []string{managerFile, u.dropIn(), u.environmentFile()} {
+		if n.entry(name) == nil {
+			continue
+		}
+		if _, err := n.record.takeBack(n.tree, name); err != nil {
+			return errors.Join(why, err)
+		}
+	}
+	n.record.Complete = false
+	if err := errors.Join(n.record.save(n.tree), n.reload(ctx)); err != nil {
+		return fmt.Errorf("%w; its PATH is taken back, and then: %w", why, err)
+	}
+	err := n.systemd.restart(ctx, u.name)
+	if err == nil {
+		u, err = n.systemd.settle(ctx, u.name)
+	}
+	if err != nil {
+		return fmt.Errorf("%w; nor does it without the new PATH, which is taken back", why)
+	}
+	return fmt.Errorf("%w; without the new PATH, which is taken back, it runs again, pid %d", why, u.pid)
 }
 
 // serviceStep proves that what systemd starts for kubelet finds rbd by its

@@ -35,12 +35,15 @@ import (
 type Options struct {
 	Root      string        // folder with the node's files; "/" is the running node, with its systemd and kernel
 	Live      bool          // Root is the running node although it is not "/": its folders in a container
-	Prefix    string        // PREFIX/bin gets the launcher, PREFIX/rbd the payload
+	Prefix    string        // PREFIX/bin gets the launcher, PREFIX/rbd the payload; empty for what suits the node
 	Payload   string        // folder of this machine with payload.json and usr/
 	Shim      string        // file of this machine that becomes PREFIX/bin/rbd
-	Unit      string        // kubelet's unit; empty for the one of the installation, else kubelet.service
+	Unit      string        // kubelet's unit; empty for the one of the installation, else one that the node has
 	NoRestart bool          // files only: systemd and the kernel are left alone
 	Timeout   time.Duration // longest wait for one job of systemd
+	Force     bool          // install beside an rbd that the node has of its own
+	// RestartServer allows to restart a unit that is the API server, too.
+	RestartServer bool
 	// MayRestart is asked before kubelet is restarted, with the time at which an
 	// installer last did that on this node, zero for never. An error ends the
 	// installation there; the next one asks again. nil allows every restart.
@@ -60,10 +63,9 @@ type Node struct {
 
 // Open reads what is installed and connects to systemd where it is needed.
 func Open(ctx context.Context, o Options) (*Node, error) {
-	if !path.IsAbs(o.Prefix) || path.Clean(o.Prefix) == "/" || strings.ContainsAny(o.Prefix, ":\"\\\n%") {
+	if o.Prefix != "" && !path.IsAbs(o.Prefix) || path.Clean(o.Prefix) == "/" || strings.ContainsAny(o.Prefix, ":\"\\\n%") {
 		return nil, fmt.Errorf("cannot use %q as --prefix: give an absolute folder such as /opt", o.Prefix)
 	}
-	o.Prefix = path.Clean(o.Prefix)
 	o.Timeout = cmp.Or(o.Timeout, 90*time.Second)
 	if o.Say == nil {
 		o.Say = func(string, ...any) {}
@@ -77,13 +79,19 @@ func Open(ctx context.Context, o Options) (*Node, error) {
 	if n.tree, err = openTree(root); err != nil {
 		return nil, err
 	}
-	if n.record, err = readRecord(n.tree, o.Prefix); err != nil {
+	if n.Prefix == "" {
+		if n.Prefix, err = choosePrefix(n.tree); err != nil {
+			return nil, errors.Join(err, n.Close())
+		}
+	}
+	n.Prefix = path.Clean(n.Prefix)
+	if n.record, err = readRecord(n.tree, n.Prefix); err != nil {
 		return nil, errors.Join(err, n.Close())
 	}
 	if n.Unit == "" && n.record != nil {
 		n.Unit = n.record.Unit
 	}
-	if n.Unit = cmp.Or(n.Unit, "kubelet"); path.Ext(n.Unit) == "" {
+	if n.Unit != "" && path.Ext(n.Unit) == "" {
 		n.Unit += ".service"
 	}
 	if n.live() && !o.NoRestart {
@@ -93,7 +101,13 @@ func Open(ctx context.Context, o Options) (*Node, error) {
 		if n.systemd, err = dialManager(ctx, root, o.Timeout); err != nil {
 			return nil, errors.Join(err, n.Close())
 		}
+		if n.Unit == "" {
+			if n.Unit, err = n.systemd.findUnit(ctx); err != nil {
+				return nil, errors.Join(err, n.Close())
+			}
+		}
 	}
+	n.Unit = cmp.Or(n.Unit, kubeletUnits[0])
 	return n, nil
 }
 
@@ -116,7 +130,7 @@ func (n *Node) steps(ctx context.Context) ([]step, error) {
 	if err != nil {
 		return nil, err
 	}
-	servicePath, after, err := n.servicePath(ctx)
+	servicePath, after, needed, err := n.servicePath(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -133,7 +147,9 @@ func (n *Node) steps(ctx context.Context) ([]step, error) {
 	}
 	steps = append(steps, n.commandSteps()...)
 	steps = append(steps, n.parts()...)
-	steps = append(steps, textFile(managerFile, systemd.Manager(quoted(servicePath))))
+	if needed {
+		steps = append(steps, textFile(managerFile, systemd.Manager(quoted(servicePath))))
+	}
 	steps = append(steps, n.liveSteps(after)...)
 	return append(steps, collectStep{next: n.next}), nil
 }
@@ -171,23 +187,24 @@ func (n *Node) facts() (files, live []fact, err error) {
 }
 
 // servicePath returns the PATH that all services are to get: the one that
-// holds without us, with our folder last.
-func (n *Node) servicePath(ctx context.Context) (value string, after setting, err error) {
+// holds without us, with our folder last. needed is false where that is there
+// already.
+func (n *Node) servicePath(ctx context.Context) (value string, after setting, needed bool, err error) {
 	base, after, err := managerPaths(n.tree)
 	if err != nil {
-		return "", after, err
+		return "", after, false, err
 	}
 	value = base.path
 	if e := n.entry(managerFile); value == "" && e != nil {
 		// Ours already says what held before it came.
 		now, err := n.tree.look(managerFile)
 		if err != nil {
-			return "", after, err
+			return "", after, false, err
 		}
 		if now.same(e.Wrote) {
 			text, err := n.tree.read(managerFile)
 			if err != nil {
-				return "", after, named(managerFile, err)
+				return "", after, false, named(managerFile, err)
 			}
 			value, _ = lastPath(string(text), "")
 		}
@@ -195,12 +212,14 @@ func (n *Node) servicePath(ctx context.Context) (value string, after setting, er
 	if value == "" && n.systemd != nil {
 		env, err := n.systemd.environment(ctx)
 		if err != nil {
-			return "", after, err
+			return "", after, false, err
 		}
 		value, _ = pathOf(env)
 		value = literal(value)
 	}
-	return withFolder(cmp.Or(value, defaultPath), n.bin()), after, nil
+	value = cmp.Or(value, defaultPath)
+	needed = n.entry(managerFile) != nil || !inPath(value, n.bin())
+	return withFolder(value, n.bin()), after, needed, nil
 }
 
 func (n *Node) entry(name string) *entry {
@@ -248,6 +267,9 @@ var machines = map[string]elf.Machine{"amd64": elf.EM_X86_64, "arm64": elf.EM_AA
 // it, as a unified diff per file and the actions in order. It changes
 // nothing and says whether there is anything to do.
 func (n *Node) Plan(ctx context.Context, w io.Writer) (pending bool, err error) {
+	if left, err := n.leave(); err != nil || left {
+		return false, err
+	}
 	steps, err := n.steps(ctx)
 	if err != nil {
 		return false, err
@@ -301,6 +323,9 @@ func (n *Node) change(ctx context.Context, what string, do func(context.Context)
 }
 
 func (n *Node) install(ctx context.Context) error {
+	if left, err := n.leave(); err != nil || left {
+		return err
+	}
 	start := time.Now()
 	steps, err := n.steps(ctx)
 	if err != nil {
@@ -382,6 +407,9 @@ func (n *Node) ready(ctx context.Context, steps []step) (map[string]state, error
 	}
 	if len(writes) == 1 {
 		return states, nil
+	}
+	if err := n.executable(); err != nil {
+		return nil, err
 	}
 	for _, name := range writes {
 		if _, err := n.tree.missing(path.Dir(name)); err != nil {

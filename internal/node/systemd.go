@@ -7,7 +7,9 @@ import (
 	"io"
 	"math/rand/v2"
 	"os"
+	"path"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -235,6 +237,32 @@ type unit struct {
 	stale    bool       // they changed since systemd read them
 	commands [][]string // ExecStart=
 }
+
+// own says whether a unit may have another PATH than all services.
+func (e serviceEnv) own() bool { return e.path != "" || len(e.files) > 0 }
+
+// dropIn is the installer's file for a unit that needs one; environmentFile is
+// a second one that the first names.
+func (u unit) dropIn() string {
+	return path.Join("/etc/systemd/system", u.name+".d", "zz-opt-rbd.conf")
+}
+
+func (u unit) environmentFile() string { return strings.TrimSuffix(u.dropIn(), ".conf") + ".env" }
+
+// container returns the program that runs the unit's command in a container,
+// "" where none does.
+func (u unit) container() string {
+	for _, argv := range u.commands {
+		switch program := path.Base(argv[0]); program {
+		case "docker", "podman", "nerdctl", "rkt":
+			return program
+		}
+	}
+	return ""
+}
+
+// server says whether a unit is the API server beside kubelet.
+func (u unit) server() bool { return slices.Contains(serverUnits, u.name) }
 
 func (m *manager) unit(ctx context.Context, name string) (unit, error) {
 	u := unit{name: name}

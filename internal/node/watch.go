@@ -101,6 +101,9 @@ func (k KeepOptions) repair(ctx context.Context, o Options) (changed bool, err e
 		return false, err
 	}
 	defer n.Close()
+	if left, err := n.leave(); err != nil || left {
+		return false, err
+	}
 	if n.record != nil && n.record.Complete {
 		pending, err := n.Plan(ctx, io.Discard)
 		if err != nil {
@@ -134,6 +137,11 @@ func addFolders(w *fsnotify.Watcher, o Options) error {
 		return err
 	}
 	defer t.root.Close()
+	if o.Prefix == "" {
+		if o.Prefix, err = choosePrefix(t); err != nil {
+			return err
+		}
+	}
 	r, err := readRecord(t, o.Prefix)
 	if err != nil || r == nil {
 		return err

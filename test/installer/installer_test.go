@@ -177,6 +177,8 @@ func TestInstaller(t *testing.T) {
 		{"ended by SIGTERM", endedBySignal},
 		{"PATH beaten for all services", pathBeaten},
 		{"module that must not be loaded", moduleRefused},
+		{"kubelet by another name", otherUnits},
+		{"noexec", noexec},
 		{"files only", filesOnly},
 		{"other user", otherUser},
 		{"without a bus", withoutBus},

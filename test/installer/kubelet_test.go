@@ -36,35 +36,43 @@ func withKubelet(n testNode) {
 	n.noKubelet()
 }
 
+// A unit that does not get the PATH of all services gets a drop-in of its own.
 func kubeletWithPath(n testNode) {
-	t := n.t
-	for name, c := range map[string]struct{ unit, fixed, want string }{
-		"Environment":     {"Environment=PATH=/usr/sbin:/usr/bin", "Environment=PATH=/usr/sbin:/usr/bin:/opt/bin", "kubelet.service sets its own PATH=/usr/sbin:/usr/bin, which beats that of systemd: add :/opt/bin there"},
-		"EnvironmentFile": {"EnvironmentFile=/run/kubelet.env", "EnvironmentFile=/run/kubelet.env", "kubelet.service sets its own PATH=/usr/bin:/usr/sbin, which beats"},
+	for name, c := range map[string]struct{ unit, want string }{
+		"Environment":               {`Environment="PATH=/usr/sbin:/usr/bin:/run/a b:/run/%%h"`, "/usr/sbin:/usr/bin:/run/a b:/run/%h"},
+		"EnvironmentFile":           {"EnvironmentFile=/run/kubelet.env", "/usr/bin:/usr/sbin"},
+		"systemctl set-environment": {"", "/usr/bin:/run/site"},
 	} {
-		t.Run(name, func(t *testing.T) {
+		n.t.Run(name, func(t *testing.T) {
 			n := n.in(t)
 			n.Put("/run/kubelet.env", []byte("X=1\nPATH=/usr/bin:/usr/sbin\n"), 0o644)
+			if c.unit == "" {
+				n.Must("systemctl", "set-environment", "PATH="+c.want)
+			}
 			n.kubelet(c.unit)
 			pid := n.pid()
-			n.contains(n.installer(1, "install"), c.want)
-			if n.pid() != pid {
-				t.Error("kubelet was restarted, which cannot help")
+			n.installer(2, "plan")
+			const dropIn = "/etc/systemd/system/kubelet.service.d/zz-opt-rbd.conf"
+			n.contains(n.installer(0, "install"), dropIn+" written", "kubelet.service restarted", "finds /opt/bin/rbd")
+			if n.pid() == pid {
+				t.Error("kubelet was not restarted")
 			}
-			n.contains(n.installer(1, "status"), "changed  kubelet: kubelet.service sets its own PATH")
+			n.contains(n.Shell(`tr '\0' '\n' <"/proc/$1/environ"`, n.pid())+"\n", "PATH="+c.want+":/opt/bin\n")
+			n.contains(n.installer(0, "status"), dropIn)
+			n.contains(n.installer(0, "install"), "nothing to do")
 
-			// The admin does as told.
-			n.Put("/run/kubelet.env", []byte("PATH=/usr/bin:/usr/sbin:/opt/bin\n"), 0o644)
-			n.kubelet(c.fixed)
-			pid = n.pid()
-			n.contains(n.installer(0, "install"), "finds /opt/bin/rbd")
-			if n.pid() != pid {
-				t.Error("kubelet was restarted for nothing")
+			// Somebody removes it: it comes back.
+			n.Must("rm", dropIn)
+			n.contains(n.installer(1, "status"), "missing  "+dropIn)
+			n.installer(0, "install")
+			n.Must("test", "-e", dropIn)
+			n.installer(0, "uninstall")
+			if c.unit == "" {
+				n.Must("systemctl", "unset-environment", "PATH")
 			}
+			n.same(n.bare, "after uninstall")
 		})
 	}
-	n.installer(0, "uninstall")
-	n.same(n.bare, "after uninstall")
 	n.noKubelet()
 }
 
@@ -90,6 +98,19 @@ func kubeletStaysDown(n testNode) {
 			n.noKubelet()
 		})
 	}
+	// A kubelet that comes back only without our folder in its PATH runs on as it did.
+	n.t.Run("because of the PATH", func(t *testing.T) {
+		n := n.in(t)
+		n.kubelet(`ExecStartPre=/bin/sh -c 'case $PATH in *opt*) exit 1;; esac'`)
+		said := n.installer(1, "install", "--timeout", "20s")
+		n.contains(said, `the job ended as "failed"`, "without the new PATH, which is taken back, it runs again, pid "+n.pid())
+		n.Must("test", "!", "-e", "/etc/systemd/system.conf.d/50-opt-rbd.conf")
+		if got := n.servicePath(); got != n.path {
+			t.Errorf("a service gets PATH=%s", got)
+		}
+		n.installer(0, "uninstall")
+		n.noKubelet()
+	})
 	n.same(n.bare, "after uninstall")
 }
 

@@ -3,11 +3,12 @@ package installer
 func pathBeaten(n testNode) {
 	t := n.t
 	n.Must("systemctl", "set-environment", "PATH=/usr/sbin:/usr/bin")
-	n.contains(n.installer(1, "install"), "systemctl unset-environment PATH")
+	// Where no kubelet could have a drop-in of its own.
+	n.contains(n.installer(1, "install", "--kubelet-unit", "none"), "systemctl unset-environment PATH")
 	n.Must("systemctl", "unset-environment", "PATH")
 	n.Put("/run/systemd/system.conf.d/90-site.conf", []byte("[Manager]\nDefaultEnvironment=PATH=/usr/bin:/usr/sbin\n"), 0o644)
 	n.Must("systemctl", "daemon-reload")
-	n.contains(n.installer(1, "install"), "/run/systemd/system.conf.d/90-site.conf sets PATH after 50-opt-rbd.conf and beats it: add :/opt/bin there")
+	n.contains(n.installer(1, "install", "--kubelet-unit", "none"), "/run/systemd/system.conf.d/90-site.conf sets PATH after 50-opt-rbd.conf and beats it: add :/opt/bin there")
 	// The same under a name that comes before ours is extended.
 	n.Shell("cd /run/systemd/system.conf.d; mv 90-site.conf 10-site.conf; systemctl daemon-reload")
 	n.installer(0, "install")
