@@ -3,7 +3,6 @@ package node
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -291,7 +290,8 @@ func (s payloadStep) apply(_ context.Context, n *Node) (string, error) {
 		err = fmt.Errorf("%s is damaged: its files are not those that it was made with", s.from)
 	}
 	if err != nil {
-		return "", errors.Join(err, n.tree.remove(stage))
+		_ = n.tree.remove(stage) // the next run does it if this one cannot
+		return "", err
 	}
 	// A damaged payload of this name cannot be replaced by rename alone.
 	if err := n.tree.remove(s.path); err != nil {

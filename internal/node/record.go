@@ -141,7 +141,8 @@ func newRecord(t *tree, prefix, unit string) (*record, error) {
 		}
 	}
 	if err := t.create(stage+r.path[len(top):], 0o644, bytes.NewReader(r.encode())); err != nil {
-		return nil, errors.Join(err, t.remove(stage))
+		_ = t.remove(stage) // the next run does it if this one cannot
+		return nil, err
 	}
 	if err := t.syncFolder(stage + path.Dir(r.path)[len(top):]); err != nil {
 		return nil, err
