@@ -90,7 +90,8 @@ vulncheck: deps ## known vulnerabilities in what we link (needs the Go vulnerabi
 image: build ## bin/ceph-common.tar for docker load, from Debian packages; IMAGE_BASE=debian:trixie: by docker or podman on that base
 	image/build
 
-test-full: test image-test ## make test, and what takes long: the image, and other releases of Ceph (1 GB of packages)
+test-full: test image-test ## make test, and what takes long: the image, every way to fail at every change, and other releases of Ceph (1 GB of packages)
+	go test -tags $(TAGS),full -run InEachWay -timeout 30m ./internal/node
 	go test -tags $(TAGS),matrix -count=1 -v -timeout 60m ./test/matrix
 
 image-test: image ## a second build has the same digest; podman runs the image, and builds it by the Containerfile

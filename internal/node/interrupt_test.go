@@ -1,10 +1,12 @@
 package node
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -19,9 +21,16 @@ type scenario struct {
 	name   string
 	action string
 	source string
-	bare   string // the node before the first installation
-	start  string // and before this run
-	whole  string // and after it, when nobody interrupts
+	bare   string   // the node before the first installation
+	start  string   // and before this run
+	whole  string   // and after it, when nobody interrupts
+	log    []noted // what the run changes then
+}
+
+// A noted change of a run. Not all work: a folder that others use stays.
+type noted struct {
+	change
+	done bool
 }
 
 func scenarios(t *testing.T) []scenario {
@@ -35,8 +44,17 @@ func scenarios(t *testing.T) []scenario {
 			mustAct(t, "install", start, b)
 		}
 		whole := clone(t, start)
-		mustAct(t, action, whole, source)
-		all = append(all, scenario{name, action, source, bare, start, whole})
+		var log []noted
+		err := act(action, whole, source, nil, func(c change, do func() error) error {
+			c.data = bytes.Clone(c.data)
+			err := do()
+			log = append(log, noted{c, err == nil})
+			return err
+		})
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		all = append(all, scenario{name, action, source, bare, start, whole, log})
 	}
 	add("install on a bare node", "install", src[0], bare(t))
 	add("install over files of others", "install", src[0], furnished(t))
@@ -134,31 +152,30 @@ func (s scenario) checkWhole(t *testing.T, root, how string) {
 	}
 }
 
-// interrupted runs every scenario with something that interrupts it at a
-// point given by number, and says when there is no such point any more.
+// interrupted runs every scenario with something that interrupts it at each of
+// its changes, given by number, and prints how many these were.
 func interrupted(t *testing.T, at func(t *testing.T, s scenario, root string, point int) bool) {
 	t.Helper()
 	points := 0
-	for _, s := range scenarios(t) {
-		t.Run(s.name, func(t *testing.T) {
-			n := 0
-			for ; ; n++ {
-				root := clone(t, s.start)
-				if !at(t, s, root, n) {
-					break
+	t.Run("all", func(t *testing.T) {
+		for _, s := range scenarios(t) {
+			points += len(s.log)
+			t.Run(s.name, func(t *testing.T) {
+				t.Parallel()
+				for n := range len(s.log) + 1 {
+					root := clone(t, s.start)
+					if hit := at(t, s, root, n); hit != (n < len(s.log)) {
+						t.Fatalf("interrupted at change %d: %v, of %d", n, hit, len(s.log))
+					} else if hit {
+						s.after(t, root, fmt.Sprintf("interrupted at change %d, %s", n, s.log[n]))
+					}
+					if err := os.RemoveAll(root); err != nil {
+						t.Fatal(err)
+					}
 				}
-				s.after(t, root, fmt.Sprintf("interrupted at change %d", n))
-				if err := os.RemoveAll(root); err != nil {
-					t.Fatal(err)
-				}
-			}
-			if n < 15 {
-				t.Errorf("only %d points", n)
-			}
-			t.Logf("%d points", n)
-			points += n
-		})
-	}
+			})
+		}
+	})
 	fmt.Fprintf(os.Stderr, "%s: %d points of interruption tried\n", t.Name(), points)
 }
 
@@ -182,5 +199,49 @@ func cut(t *testing.T, action, root, source string, after int) bool {
 func TestKilledAnywhere(t *testing.T) {
 	interrupted(t, func(t *testing.T, s scenario, root string, point int) bool {
 		return cut(t, s.action, root, s.source, point)
+	})
+}
+
+// A failure says which changes fail once one has failed.
+type failure struct {
+	name string
+	then func(change) bool
+}
+
+var failures = []failure{
+	{"once", func(change) bool { return false }},
+	// On a full disk what takes no room still works.
+	{"full from then on", func(c change) bool {
+		return slices.Contains([]string{"mkdir", "create", "write", "symlink", "link"}, c.op)
+	}},
+	{"broken from then on", func(change) bool { return true }},
+}
+
+// fail runs an action whose change of that number fails, and says whether
+// there was one. The reasons take turns: the installer does not ask which.
+func (f failure) fail(t *testing.T, s scenario, root string, point int) bool {
+	t.Helper()
+	reasons := []syscall.Errno{syscall.ENOSPC, syscall.EROFS, syscall.EIO}
+	errno := reasons[point/len(failures)%len(reasons)]
+	count, failed := 0, false
+	err := act(s.action, root, s.source, nil, func(c change, do func() error) error {
+		count++
+		if count == point+1 || failed && f.then(c) {
+			failed = true
+			return errno
+		}
+		return do()
+	})
+	if err != nil && (!strings.Contains(err.Error(), errno.Error()) || strings.Contains(err.Error(), "\n")) {
+		t.Errorf("%s, failed at change %d: got %q", f.name, point, err)
+	}
+	return failed
+}
+
+// TestErrorAnywhere lets each change fail: alone, or with all that follow. The
+// ways take turns; each at every change is TestErrorAnywhereInEachWay.
+func TestErrorAnywhere(t *testing.T) {
+	interrupted(t, func(t *testing.T, s scenario, root string, point int) bool {
+		return failures[point%len(failures)].fail(t, s, root, point)
 	})
 }

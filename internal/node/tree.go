@@ -44,6 +44,8 @@ type change struct {
 	data []byte // of a write
 }
 
+func (c change) String() string { return strings.TrimSpace(c.op + " " + c.name + " " + c.to) }
+
 func (t *tree) do(c change, do func() error) error {
 	if t.around == nil {
 		return do()
