@@ -54,6 +54,7 @@ func app() *cli.App {
 		&cli.StringFlag{Name: "shim", Value: filepath.Join(beside, "shim"), Usage: "the launcher", DefaultText: "shim beside the installer"},
 		&cli.StringFlag{Name: "kubelet-unit", Usage: "unit that runs kubelet", DefaultText: "the one of the installation, else the one that the node has"},
 		&cli.BoolFlag{Name: "restart-server", Usage: "restart also a unit that runs the API server beside kubelet (k3s, rke2-server)"},
+		&cli.BoolFlag{Name: "shell", Usage: "also the man page and completion for bash, zsh and fish, in PREFIX/share"},
 		&cli.BoolFlag{Name: "force", Usage: "install beside an rbd that the node has of its own"},
 	}, where...)
 
@@ -208,6 +209,7 @@ func options(c *cli.Context) (node.Options, error) {
 		Timeout:   c.Duration("timeout"),
 
 		Force:         c.Bool("force"),
+		Shell:         c.Bool("shell"),
 		RestartServer: c.Bool("restart-server"),
 	}, noArguments(c)
 }

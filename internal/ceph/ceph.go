@@ -38,6 +38,13 @@ type Cluster struct {
 	UserGiven bool
 }
 
+// ErrPool and ErrNamespace are in the errors of a Pool that found no pool or no
+// namespace of that name.
+var (
+	ErrPool      = errors.New("no such pool")
+	ErrNamespace = errors.New("no such namespace")
+)
+
 // ErrConnect is in the error of a Connect that failed.
 var ErrConnect = errors.New("connecting failed")
 
@@ -278,6 +285,9 @@ func (c *Cluster) Pool(pool, namespace string) (*rados.IOContext, error) {
 	io, err := conn.OpenIOContext(pool)
 	if err != nil {
 		code := errno.Code(err)
+		if code == syscall.ENOENT {
+			err = fmt.Errorf("%w: %w", ErrPool, err)
+		}
 		if code == syscall.ENOENT && pool == standard {
 			return nil, errors.Join(
 				&errno.Error{Code: code, Line: "error opening default pool '" + pool + "'", Err: err},
@@ -293,7 +303,7 @@ func (c *Cluster) Pool(pool, namespace string) (*rados.IOContext, error) {
 	case err != nil:
 		err = errno.Wrap(err, "error asserting namespace")
 	case !exists:
-		err = errno.Errorf(syscall.ENOENT, "namespace '%s' does not exist.", namespace)
+		err = &errno.Error{Code: syscall.ENOENT, Line: "namespace '" + namespace + "' does not exist.", Err: ErrNamespace}
 	}
 	if err != nil {
 		io.Destroy()

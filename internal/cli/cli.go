@@ -125,6 +125,9 @@ func run(argv []string, stdout *bufio.Writer, stderr io.Writer) int {
 		printCompletion(stdout, rest[1:])
 		return 0
 	}
+	if len(rest) > 0 && rest[0] == completeWord {
+		return complete(stdout, cluster, rest[1:])
+	}
 	line, err := args.Read(Declarations(), rest)
 	var unknown *args.UnknownCommandError
 	switch {

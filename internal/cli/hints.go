@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -15,6 +16,7 @@ import (
 	"github.com/opt-rbd/opt-rbd/internal/ceph"
 	"github.com/opt-rbd/opt-rbd/internal/errno"
 	"github.com/opt-rbd/opt-rbd/internal/krbd"
+	"github.com/opt-rbd/opt-rbd/internal/librbd"
 	"github.com/opt-rbd/opt-rbd/internal/output"
 	"github.com/opt-rbd/opt-rbd/internal/spec"
 )
@@ -23,7 +25,7 @@ import (
 // printed after the lines of the genuine tool, and only on failures.
 func hints(c *call, err error) []string {
 	var lines []string
-	for _, hint := range []func(*call, error) []string{connectHints, deviceHints, imageHints} {
+	for _, hint := range []func(*call, error) []string{connectHints, deviceHints, nameHints, imageHints} {
 		lines = append(lines, hint(c, err)...)
 	}
 	return lines
@@ -107,19 +109,117 @@ func deviceHints(_ *call, err error) []string {
 // imageHints explains what keeps an image from being changed or removed, and
 // what a client that may not do something lacks.
 func imageHints(c *call, err error) []string {
-	command := c.line.Command
-	switch code := errno.Code(err); {
-	case code == syscall.EBUSY && command == &removeCommand.Command:
-		return aboutImage(c, watcherHints)
-	case code == syscall.ENOTEMPTY && command == &removeCommand.Command:
-		return aboutImage(c, snapHints)
-	case code == syscall.EINVAL && command == &resizeCommand.Command && !c.Bool("allow-shrink"):
-		return aboutImage(c, shrinkHints)
-	case code == syscall.EPERM && fromCluster(err) && !errors.Is(err, ceph.ErrConnect):
-		name := c.cluster.Name()
+	code := errno.Code(err)
+	name := c.cluster.Name()
+	switch {
+	case errors.Is(err, ceph.ErrConnect):
+		return nil
+	case code == syscall.EPERM && fromCluster(err):
 		return []string{fmt.Sprintf("%s lacks the capability: see \"ceph auth get %s\"; for images it is mon 'profile rbd' osd 'profile rbd pool=NAME'", name, name)}
+	case code == syscall.ESHUTDOWN:
+		return []string{"this client was put on the blocklist: see \"ceph osd blocklist ls\"; what it had open has to be closed before it may come back"}
+	case code == syscall.ENOSPC || code == syscall.EDQUOT:
+		return []string{"the pool or the cluster is full, or a quota is used up: see \"ceph df\" and \"ceph osd pool get-quota POOL\""}
+	}
+	command := strings.Join(c.line.Command.Path, " ")
+	for _, rule := range imageRules {
+		if rule.code == code && (rule.commands == nil || slices.Contains(rule.commands, command)) {
+			if lines := aboutImage(c, rule.ask); len(lines) > 0 {
+				return lines
+			}
+		}
 	}
 	return nil
+}
+
+// imageRules say what to ask an image where a command ends with an error.
+var imageRules = []struct {
+	code     syscall.Errno
+	commands []string // nil for all
+	ask      func(*call, spec.Spec, *rbd.Image) []string
+}{
+	{syscall.EBUSY, []string{"remove", "trash move", "migration prepare"}, watcherHints},
+	{syscall.ENOTEMPTY, []string{"remove"}, snapHints},
+	{syscall.EINVAL, []string{"resize"}, shrinkHints},
+	{syscall.EBUSY, []string{"snap remove"}, protectedHints},
+	{syscall.EBUSY, []string{"snap unprotect"}, childrenHints},
+	{syscall.EINVAL, []string{"clone"}, unprotectedHints},
+	{syscall.EINVAL, []string{"feature enable"}, featureHints},
+	{syscall.ENOENT, []string{"snap remove", "snap rename", "snap rollback", "snap protect", "snap unprotect"}, snapNames},
+	{syscall.EEXIST, []string{"snap create", "snap rename"}, snapNames},
+	{syscall.EROFS, nil, lockHints},
+}
+
+// nameHints say what there is where a pool, a namespace, an image or a snapshot
+// is not, and what to do about one that is there already.
+func nameHints(c *call, err error) []string {
+	var gone *missing
+	switch {
+	case errors.Is(err, ceph.ErrPool):
+		conn, err := c.cluster.Connect()
+		if err != nil {
+			return nil
+		}
+		pools, err := conn.ListPools()
+		return enumerated("pools of this cluster", pools, err)
+	case errors.Is(err, ceph.ErrNamespace):
+		pool, err := c.cluster.Pool(c.poolOfLine(), "")
+		if err != nil {
+			return nil
+		}
+		names, err := rbd.NamespaceList(pool)
+		return enumerated("namespaces of this pool", names, err)
+	case errors.As(err, &gone) && errno.Code(err) == syscall.ENOENT:
+		return gone.hints()
+	case errno.Code(err) == syscall.EEXIST && slices.Contains([]string{"create", "clone", "copy", "deep copy", "import", "rename"}, strings.Join(c.line.Command.Path, " ")):
+		return []string{"an image of that name is there already: take another name, or look at it with \"rbd info\""}
+	}
+	return nil
+}
+
+// enumerated shows names, if not too many.
+func enumerated(what string, names []string, err error) []string {
+	const most = 20
+	switch {
+	case err != nil:
+		return nil
+	case len(names) == 0:
+		return []string{what + ": none"}
+	case len(names) > most:
+		names = append(names[:most:most], "...")
+	}
+	return []string{what + ": " + strings.Join(names, ", ")}
+}
+
+// poolOfLine is the pool that the line names, "" for the default one.
+func (c *call) poolOfLine() string {
+	for _, text := range append([]string{c.String("image")}, c.Args().Slice()...) {
+		if pool, _, ok := strings.Cut(text, "/"); ok {
+			return pool
+		}
+	}
+	return c.String("pool")
+}
+
+// hints says where an image is that is not where it was looked for, or which
+// snapshots it has.
+func (m *missing) hints() []string {
+	if m.snap != "" {
+		image, err := rbd.OpenImageReadOnly(m.pool, m.image, rbd.NoSnapshot)
+		if err != nil {
+			return nil
+		}
+		defer image.Close()
+		return snapNames(nil, spec.Spec{}, image)
+	}
+	var lines []string
+	trash, err := rbd.GetTrashList(m.pool)
+	for _, i := range trash {
+		if err == nil && i.Name == m.image {
+			lines = append(lines, fmt.Sprintf("an image of that name is in the trash: \"rbd trash restore %s\" brings it back", i.Id))
+		}
+	}
+	return lines
 }
 
 // fromCluster says that an error is an answer of librados or librbd, not a
@@ -133,11 +233,13 @@ func fromCluster(err error) bool {
 // answer there is no hint.
 func aboutImage(c *call, ask func(*call, spec.Spec, *rbd.Image) []string) []string {
 	c.next = 0
-	s, err := c.spec(spec.Form{})
+	s, err := c.spec(spec.Form{Snap: spec.MaySnap})
 	if err != nil {
 		return nil
 	}
-	image, err := c.open(s, true)
+	whole := s
+	whole.Snap = ""
+	image, err := c.open(whole, true)
 	if err != nil {
 		return nil
 	}
@@ -166,6 +268,7 @@ func snapHints(_ *call, s spec.Spec, image *rbd.Image) []string {
 	if err != nil {
 		return nil
 	}
+	purge := fmt.Sprintf("\"rbd snap purge %s\" removes its snapshots: %s", s, strings.Join(snapTitles(snaps), ", "))
 	var lines []string
 	for _, snap := range snaps {
 		if protected, err := image.GetSnapshot(snap.Name).IsProtected(); err == nil && protected {
@@ -175,6 +278,106 @@ func snapHints(_ *call, s spec.Spec, image *rbd.Image) []string {
 	}
 	if _, children, err := image.ListChildren(); err == nil && len(children) > 0 {
 		lines = append(lines, "clones of it: "+strings.Join(children, ", "))
+	}
+	return append(lines, purge)
+}
+
+func snapTitles(snaps []rbd.SnapInfo) (names []string) {
+	for _, s := range snaps {
+		names = append(names, s.Name)
+	}
+	return names
+}
+
+// snapNames names the snapshots that an image has.
+func snapNames(_ *call, _ spec.Spec, image *rbd.Image) []string {
+	snaps, err := snapsWhere(image, func(kind rbd.SnapNamespaceType) bool { return kind == rbd.SnapNamespaceTypeUser })
+	return enumerated("snapshots of the image", snapTitles(snaps), err)
+}
+
+// protectedHints says how a snapshot can be removed that is protected.
+func protectedHints(c *call, s spec.Spec, image *rbd.Image) []string {
+	protected, err := image.GetSnapshot(s.Snap).IsProtected()
+	if err != nil || !protected {
+		return nil
+	}
+	return append([]string{fmt.Sprintf("\"rbd snap unprotect %s\" comes first", s)}, childrenHints(c, s, image)...)
+}
+
+// childrenHints names the clones that keep a snapshot protected.
+func childrenHints(_ *call, s spec.Spec, image *rbd.Image) []string {
+	if err := image.SetSnapshot(s.Snap); err != nil {
+		return nil
+	}
+	children, err := librbd.Children(image, false)
+	var names []string
+	for _, child := range children {
+		name := spec.Spec{Pool: child.PoolName, Namespace: child.PoolNamespace, Image: child.ImageName}.String()
+		if child.Trash {
+			name += " (in the trash)"
+		}
+		names = append(names, name)
+	}
+	if err != nil || len(names) == 0 {
+		return nil
+	}
+	return enumerated("clones of it, to be flattened (\"rbd flatten\") or removed first", names, nil)
+}
+
+// unprotectedHints says what a clone by the older format wants.
+func unprotectedHints(_ *call, s spec.Spec, image *rbd.Image) []string {
+	if s.Snap == "" {
+		return nil
+	}
+	protected, err := image.GetSnapshot(s.Snap).IsProtected()
+	if err != nil || protected {
+		return nil
+	}
+	return []string{fmt.Sprintf("the snapshot is not protected: \"rbd snap protect %s\", or clone with --rbd-default-clone-format 2", s)}
+}
+
+// featureHints names the features that others need, and which the image lacks.
+func featureHints(c *call, _ spec.Spec, image *rbd.Image) []string {
+	has, err := image.GetFeatures()
+	if err != nil {
+		return nil
+	}
+	asked := strings.Join(c.Args().Slice(), ",")
+	var lines []string
+	for _, need := range []struct {
+		name  string
+		needs uint64
+		what  string
+	}{
+		{"object-map", rbd.FeatureExclusiveLock, "exclusive-lock"},
+		{"journaling", rbd.FeatureExclusiveLock, "exclusive-lock"},
+		{"fast-diff", rbd.FeatureExclusiveLock, "exclusive-lock"},
+		{"fast-diff", rbd.FeatureObjectMap, "object-map"},
+	} {
+		if strings.Contains(asked, need.name) && !strings.Contains(asked, need.what) && has&need.needs == 0 {
+			lines = append(lines, fmt.Sprintf("%s needs %s: enable it first, or both at once", need.name, need.what))
+		}
+	}
+	for _, b := range featureBits {
+		if has&b.value != 0 && slices.Contains(strings.FieldsFunc(asked, func(r rune) bool { return r == ',' }), b.name) {
+			lines = append(lines, b.name+" is enabled already")
+		}
+	}
+	return lines
+}
+
+// lockHints names who keeps others from writing.
+func lockHints(_ *call, s spec.Spec, image *rbd.Image) []string {
+	if s.Snap != "" {
+		return nil
+	}
+	owners, err := image.LockGetOwners()
+	if err != nil {
+		return nil
+	}
+	var lines []string
+	for _, o := range owners {
+		lines = append(lines, o.Owner+" holds the exclusive lock: close or unmap the image there")
 	}
 	return lines
 }

@@ -56,17 +56,27 @@ func (c *call) openImage(s spec.Spec, id string, readOnly bool) (*rados.IOContex
 	}
 	image, err := open(pool, name, rbd.NoSnapshot)
 	if err != nil {
-		return nil, nil, errno.Wrap(err, "error opening image "+what)
+		return nil, nil, errno.Wrap(&missing{pool: pool, image: name, err: err}, "error opening image "+what)
 	}
 	if s.Snap == "" {
 		return pool, image, nil
 	}
 	if err := image.SetSnapshot(s.Snap); err != nil {
 		image.Close()
-		return nil, nil, bareError(err, "error setting snapshot context")
+		return nil, nil, bareError(&missing{pool: pool, image: name, snap: s.Snap, err: err}, "error setting snapshot context")
 	}
 	return pool, image, nil
 }
+
+// missing is why an image, or a snapshot of it, could not be opened.
+type missing struct {
+	pool        *rados.IOContext
+	image, snap string
+	err         error
+}
+
+func (m *missing) Error() string { return m.err.Error() }
+func (m *missing) Unwrap() error { return m.err }
 
 // change opens an image to do something to it, and closes it.
 func (c *call) change(s spec.Spec, do func(*rbd.Image) error) (err error) {

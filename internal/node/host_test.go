@@ -1,6 +1,7 @@
 package node
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -147,6 +148,34 @@ func TestOwnRbd(t *testing.T) {
 	mustAct(t, "install", root, src)
 	if _, err := os.Stat(filepath.Join(root, "opt/bin/rbd")); err != nil {
 		t.Error(err)
+	}
+	mustAct(t, "uninstall", root, src)
+	if diff := cmp.Diff(before, snapshot(t, root)); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// TestShell: the man page and the shells' files come when asked for, and go with the rest.
+func TestShell(t *testing.T) {
+	root, src := bare(t), source(t, "one")
+	before := snapshot(t, root)
+	o := options(root, src, nil)
+	o.Shell = true
+	n, err := Open(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(n.Install(t.Context()), n.Close()); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"man/man8/rbd.8", "bash-completion/completions/rbd", "zsh/site-functions/_rbd", "fish/vendor_completions.d/rbd.fish"} {
+		want, err := os.ReadFile(filepath.Join("../../share", name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := os.ReadFile(filepath.Join(root, "opt/share", name)); err != nil || string(got) != string(want) {
+			t.Errorf("%s: %v, or another content", name, err)
+		}
 	}
 	mustAct(t, "uninstall", root, src)
 	if diff := cmp.Diff(before, snapshot(t, root)); diff != "" {

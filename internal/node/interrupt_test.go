@@ -21,9 +21,9 @@ type scenario struct {
 	name   string
 	action string
 	source string
-	bare   string   // the node before the first installation
-	start  string   // and before this run
-	whole  string   // and after it, when nobody interrupts
+	bare   string  // the node before the first installation
+	start  string  // and before this run
+	whole  string  // and after it, when nobody interrupts
 	log    []noted // what the run changes then
 }
 

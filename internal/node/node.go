@@ -42,6 +42,7 @@ type Options struct {
 	NoRestart bool          // files only: systemd and the kernel are left alone
 	Timeout   time.Duration // longest wait for one job of systemd
 	Force     bool          // install beside an rbd that the node has of its own
+	Shell     bool          // also the man page and completion for shells, in PREFIX/share
 	// RestartServer allows to restart a unit that is the API server, too.
 	RestartServer bool
 	// MayRestart is asked before kubelet is restarted, with the time at which an
@@ -147,6 +148,11 @@ func (n *Node) steps(ctx context.Context) ([]step, error) {
 	}
 	steps = append(steps, n.commandSteps()...)
 	steps = append(steps, n.parts()...)
+	shell, err := n.shellParts()
+	if err != nil {
+		return nil, err
+	}
+	steps = append(steps, shell...)
 	if needed {
 		steps = append(steps, textFile(managerFile, systemd.Manager(quoted(servicePath))))
 	}

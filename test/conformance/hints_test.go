@@ -25,7 +25,7 @@ func TestHints(t *testing.T) {
 		"ls -c /dev/null -m no.such.host.invalid --id kube --key $KUBE_KEY":  "hint: monitor \"no.such.host.invalid\": ",
 		"ls":              "",
 		"--user admin ls": "",
-		"ls nopool":       "",
+		"ls nopool":       "hint: pools of this cluster: rbd",
 		"ls --bogus":      "",
 		"bogus":           "",
 	} {

@@ -17,8 +17,11 @@ import (
 // enough for every day; RBD_LINES=5000 makes more, and others with RBD_SEED.
 func TestReading(t *testing.T) {
 	lines, seed := number("RBD_LINES", 150), number("RBD_SEED", 1)
-	// Schedules are the mgr's, which both tools would wait for: this cluster has none. TestMgrLines reads their lines.
-	commands := slices.DeleteFunc(cli.Declarations(), func(c *args.Command) bool { return slices.Contains(c.Path, "schedule") })
+	// Schedules and statistics are the mgr's, which both tools would wait for: this cluster has none. TestMgrLines reads
+	// their lines. "nbd map" is one that the genuine tool crashes on.
+	commands := slices.DeleteFunc(cli.Declarations(), func(c *args.Command) bool {
+		return slices.Contains(c.Path, "schedule") || c.Path[0] == "perf" || slices.Equal(c.Path, []string{"nbd", "map"})
+	})
 	random := &maker{Rand: rand.New(rand.NewPCG(uint64(seed), 0)), commands: commands}
 	both(t, func(s *side) (answer, error) { return answer{}, s.emptyPool() })
 	differences := 0

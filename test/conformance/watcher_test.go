@@ -35,11 +35,16 @@ func TestWatcherHint(t *testing.T) {
 
 // What keeps an image from being removed or made smaller, and what has no hint.
 func TestImageHints(t *testing.T) {
+	if err := ours.emptyPool(); err != nil {
+		t.Fatal(err)
+	}
 	for _, line := range []string{
 		"create hinted --size 8M",
 		"snap create hinted@keep --no-progress",
 		"snap protect hinted@keep",
 		"clone hinted@keep hinted-child",
+		"create plain --size 8M --image-feature layering",
+		"snap create plain@free --no-progress",
 	} {
 		if r := ours.cluster.Rbd(strings.Fields(line)...); r.Code != 0 {
 			t.Fatal(line, ": ", r.Stderr)
@@ -49,11 +54,30 @@ func TestImageHints(t *testing.T) {
 		"rm --no-progress hinted": {
 			`hint: snapshot keep is protected: "rbd snap unprotect hinted@keep" comes first`,
 			"hint: clones of it: hinted-child",
+			`hint: "rbd snap purge hinted" removes its snapshots: keep`,
 		},
-		"resize hinted --size 1M":     {"hint: the image has 8 MiB: what lies beyond 1 MiB would be lost, so shrink the file system first"},
-		"resize hinted --size 8M":     nil, // the size is the same
-		"feature enable hinted bogus": nil, // ends with 1, the number of a refusal, but nobody asked the cluster
-		"info hinted":                 nil,
+		"snap rm --no-progress hinted@keep": {
+			`hint: "rbd snap unprotect hinted@keep" comes first`,
+			`hint: clones of it, to be flattened ("rbd flatten") or removed first: rbd/hinted-child`,
+		},
+		"snap unprotect hinted@keep":              {`hint: clones of it, to be flattened ("rbd flatten") or removed first: rbd/hinted-child`},
+		"snap rollback --no-progress hinted@no":   {"hint: snapshots of the image: keep"},
+		"info hinted@no":                          {"hint: snapshots of the image: keep"},
+		"snap create --no-progress hinted@keep":   {"hint: snapshots of the image: keep"},
+		"clone plain@free other":                  {`hint: the snapshot is not protected: "rbd snap protect plain@free", or clone with --rbd-default-clone-format 2`},
+		"rm --no-progress plain":                  {`hint: "rbd snap purge plain" removes its snapshots: free`},
+		"feature enable plain fast-diff":          {"hint: fast-diff needs exclusive-lock: enable it first, or both at once", "hint: fast-diff needs object-map: enable it first, or both at once"},
+		"feature enable plain layering":           {"hint: layering is enabled already"},
+		"create plain --size 1M":                  {`hint: an image of that name is there already: take another name, or look at it with "rbd info"`},
+		"import /etc/hosts plain --no-progress":   {`hint: an image of that name is there already: take another name, or look at it with "rbd info"`},
+		"info rbd/nothere/plain":                  {"hint: namespaces of this pool: none"},
+		"info nothere/plain":                      {"hint: pools of this cluster: rbd"},
+		"info nothere":                            nil,
+		"feature enable plain object-map --bogus": nil,
+		"resize hinted --size 1M":                 {"hint: the image has 8 MiB: what lies beyond 1 MiB would be lost, so shrink the file system first"},
+		"resize hinted --size 8M":                 nil, // the size is the same
+		"feature enable hinted bogus":             nil, // ends with 1, the number of a refusal, but nobody asked the cluster
+		"info hinted":                             nil,
 	} {
 		var hints []string
 		out, _ := ours.cluster.Command(t.Context(), ours.program, strings.Fields(line)...).CombinedOutput()

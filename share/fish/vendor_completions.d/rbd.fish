@@ -1,0 +1,11 @@
+# Completion of rbd for fish: commands, options, and the names of pools, images
+# and snapshots. The command itself knows what may come next.
+function __opt_rbd_complete
+    set -l words (commandline -opc)
+    set -l word (commandline -ct)
+    $words[1] __complete $words[2..-1] $word 2>/dev/null
+    if test $status -eq 3
+        __fish_complete_path $word
+    end
+end
+complete -c rbd -f -a '(__opt_rbd_complete)'
