@@ -345,15 +345,7 @@ func imageGet(c *call) error {
 }
 
 func imageList(c *call) error {
-	s, err := c.spec(spec.Form{})
-	if err != nil {
-		return err
-	}
-	f, err := c.formatter()
-	if err != nil {
-		return err
-	}
-	image, err := c.open(s, true)
+	f, image, err := c.read()
 	if err != nil {
 		return err
 	}

@@ -8,6 +8,7 @@ import (
 	"github.com/ceph/go-ceph/rbd"
 
 	"github.com/opt-rbd/opt-rbd/internal/errno"
+	"github.com/opt-rbd/opt-rbd/internal/output"
 	"github.com/opt-rbd/opt-rbd/internal/spec"
 )
 
@@ -77,6 +78,20 @@ type missing struct {
 
 func (m *missing) Error() string { return m.err.Error() }
 func (m *missing) Unwrap() error { return m.err }
+
+// read opens the image that the line names, to print something of it.
+func (c *call) read() (output.Formatter, *rbd.Image, error) {
+	s, err := c.spec(spec.Form{})
+	if err != nil {
+		return nil, nil, err
+	}
+	f, err := c.formatter()
+	if err != nil {
+		return nil, nil, err
+	}
+	image, err := c.open(s, true)
+	return f, image, err
+}
 
 // change opens an image to do something to it, and closes it.
 func (c *call) change(s spec.Spec, do func(*rbd.Image) error) (err error) {

@@ -108,15 +108,7 @@ func withMeta(c *call, failed string, do func(*rbd.Image, string) error) error {
 }
 
 func metaList(c *call) error {
-	s, err := c.spec(spec.Form{})
-	if err != nil {
-		return err
-	}
-	f, err := c.formatter()
-	if err != nil {
-		return err
-	}
-	image, err := c.open(s, true)
+	f, image, err := c.read()
 	if err != nil {
 		return err
 	}
