@@ -31,9 +31,10 @@ import (
 const suite = "bookworm"
 
 // packages is the node's root besides what minbase has. containerd brings ctr
-// and its shim; runc is what it starts.
+// and its shim; runc is what it starts, and plugins of the last give pods their
+// network.
 var packages = []string{
-	"systemd", "systemd-sysv", "dbus", "kmod", "udev", "iproute2", "e2fsprogs", "containerd", "runc",
+	"systemd", "systemd-sysv", "dbus", "kmod", "udev", "iproute2", "e2fsprogs", "containerd", "runc", "containernetworking-plugins",
 }
 
 // Image is what QEMU is given.

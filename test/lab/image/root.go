@@ -51,6 +51,8 @@ var udevRules = []string{
 var dropped = []string{
 	"usr/bin/apt", "usr/bin/apt-*", "usr/bin/dpkg", "usr/bin/dpkg-*", "usr/sbin/dpkg-*", "usr/lib/apt", "usr/share/perl5/Debian",
 	"usr/lib/systemd/system/systemd-time-wait-sync.service",
+	// All but those that etc/cni/net.d names.
+	"usr/lib/cni/[a-gi-km-oq-z]*", "usr/lib/cni/host-device", "usr/lib/cni/portmap",
 	"var/cache/*", "var/lib/apt", "var/lib/dpkg", "var/log/*", "boot",
 }
 

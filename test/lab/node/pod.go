@@ -38,8 +38,6 @@ func WriterPod(name string, rbd *RBD) []byte {
 		"kind":       "Pod",
 		"metadata":   map[string]any{"name": name, "namespace": "default"},
 		"spec": map[string]any{
-			// There is no CNI plugin in the node.
-			"hostNetwork":                   true,
 			"terminationGracePeriodSeconds": 2,
 			"containers": []any{map[string]any{
 				"name":            "writer",
@@ -70,10 +68,10 @@ func (n *Node) RemovePod(name string) {
 	n.Must("rm", path.Join(manifests, name+".json"))
 }
 
-// PodLog is what all containers of a pod have logged, without times.
+// PodLog is what all containers of a static pod have logged, without times.
 func (n *Node) PodLog(name string) string {
 	n.t.Helper()
-	out := n.Shell(`cat /var/log/pods/default_"$1"-node1_*/*/*.log 2>/dev/null || :`, name)
+	out := n.Shell(`cat /var/log/pods/*_"$1-$(hostname)"_*/*/*.log 2>/dev/null || :`, name)
 	var log strings.Builder
 	for line := range strings.Lines(out) {
 		// time, stream, F for a full line, text

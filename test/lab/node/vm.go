@@ -32,6 +32,8 @@ type Options struct {
 	// and kubelet are then started at each boot. The first use builds kubelet,
 	// which takes minutes.
 	Kubelet bool
+	// Name is the node's host name; empty means node1.
+	Name string
 	// Memory in MiB; 0 means 512, or 1024 with Kubelet.
 	Memory int
 	// CPUs; 0 means 2.
@@ -162,13 +164,17 @@ func (d disks) args(state string, o Options) []string {
 	if cpus == 0 {
 		cpus = 2
 	}
+	hostname := ""
+	if o.Name != "" {
+		hostname = " systemd.hostname=" + o.Name
+	}
 	args := []string{
 		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
 		"-accel", "tcg,thread=multi,tb-size=512", "-M", "q35,hpet=off,smm=off,vmport=off",
 		// Emulated wide vectors cost more than they save.
 		"-cpu", "max,-avx,-avx2",
 		"-smp", fmt.Sprint(cpus), "-m", fmt.Sprint(memory),
-		"-kernel", d.image.Kernel, "-initrd", d.image.Initrd, "-append", kernelArgs,
+		"-kernel", d.image.Kernel, "-initrd", d.image.Initrd, "-append", kernelArgs + hostname,
 		"-serial", "stdio",
 		"-netdev", "user,id=net", "-device", "virtio-net-pci,netdev=net,romfile=",
 		"-device", "virtio-rng-pci",
