@@ -94,7 +94,7 @@ func migrate(c *call, operation, failed string, step func(*rados.IOContext, stri
 			return err
 		}
 	}
-	err = c.withProgress(operation, func(p librbd.Progress) error { return step(pool, s.Image, p) })
+	err = c.withProgress(operation, 0, func(p librbd.Progress) error { return step(pool, s.Image, p) })
 	return errno.Wrap(err, failed)
 }
 
@@ -190,6 +190,12 @@ func migrationPrepare(c *call) error {
 	if err != nil {
 		return err
 	}
+	// Before there is a connection: librados takes a journal's layout only then.
+	options := rbd.NewRbdImageOptions()
+	defer options.Destroy()
+	if err := c.imageOptions(options, true); err != nil {
+		return err
+	}
 	pool, err := c.cluster.Pool(s.Pool, s.Namespace)
 	if err != nil {
 		return err
@@ -217,11 +223,6 @@ func migrationPrepare(c *call) error {
 		return errno.Errorf(syscall.EINVAL, "--import-only must be used in combination with source-spec/source-spec-path")
 	case s.Snap != "":
 		return errno.Errorf(syscall.EINVAL, "snapshot name specified for a command that doesn't use it")
-	}
-	options := rbd.NewRbdImageOptions()
-	defer options.Destroy()
-	if err := c.imageOptions(options, true); err != nil {
-		return err
 	}
 	if c.Bool("flatten") {
 		if err := options.SetUint64(librbd.ImageOptionFlatten, 1); err != nil {
