@@ -2,6 +2,7 @@ package cli
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"regexp"
@@ -23,7 +24,7 @@ var scheduleCommands = slices.Concat(
 )
 
 // scheduleGroup are the four commands on schedules of one kind.
-func scheduleGroup(path []string, what string, level []args.Option, status func(*call, []byte) error) []*command {
+func scheduleGroup(path []string, what string, level []args.Option, status func(*call, []byte, error) error) []*command {
 	prefix := "rbd " + strings.Join(path, " ")
 	word := func(w string) []string { return append(path[:len(path):len(path)], w) }
 	options := func(more ...args.Option) []args.Option { return append(level[:len(level):len(level)], more...) }
@@ -65,11 +66,11 @@ func scheduleGroup(path []string, what string, level []args.Option, status func(
 				if _, err := c.formatter(); err != nil {
 					return err
 				}
-				out, err := c.mgr(prefix+" status", map[string]string{"level_spec": level})
-				if err != nil {
+				if _, err := c.cluster.Connect(); err != nil {
 					return err
 				}
-				return status(c, out)
+				out, err := c.mgr(prefix+" status", map[string]string{"level_spec": level})
+				return status(c, out, err)
 			},
 		},
 	}
@@ -291,8 +292,10 @@ func printSchedules(c *call, schedules map[string][]scheduleItem, images bool, f
 	return f.Flush(c.stdout)
 }
 
-// printScheduledImages shows when which image is due.
-func printScheduledImages(c *call, out []byte) error {
+// printScheduledImages shows when which image is due. When the manager has
+// refused to say so, that its answer makes no sense is said, too, and gives the
+// exit code, as in the genuine tool.
+func printScheduledImages(c *call, out []byte, refused error) error {
 	var answer struct {
 		Images []struct {
 			Time  string `json:"schedule_time"`
@@ -300,7 +303,11 @@ func printScheduledImages(c *call, out []byte) error {
 		} `json:"scheduled_images"`
 	}
 	if err := json.Unmarshal(out, &answer); err != nil {
-		return &errno.Error{Code: syscall.EBADMSG, Line: "invalid schedule status JSON received", Err: err}
+		line := "invalid schedule status JSON received"
+		if refused != nil {
+			line = refused.Error() + "\nrbd: " + line
+		}
+		return &errno.Error{Code: syscall.EBADMSG, Line: line, Err: errors.Join(refused, err)}
 	}
 	f, err := c.formatter()
 	if err != nil {

@@ -230,7 +230,10 @@ func printTrash(c *call, pool *rados.IOContext, images []librbd.Trashed, f outpu
 }
 
 // printPurges prints when the trash of which pools will be purged next.
-func printPurges(c *call, out []byte) error {
+func printPurges(c *call, out []byte, refused error) error {
+	if refused != nil {
+		return refused
+	}
 	var answer struct {
 		Pools []struct {
 			Time      string `json:"schedule_time"`

@@ -27,8 +27,8 @@ type helped struct {
 	ours    bool
 }
 
-// Each command that ours has is in a line at least, beyond its help. What else
-// the genuine tool has is counted.
+// Each command that ours has is in a line at least, beyond its help, and so is
+// each of its options. What else the genuine tool has is counted.
 func TestCoverage(t *testing.T) {
 	names := func(program string) []string {
 		out, err := exec.Command(program, "help").Output()
@@ -37,7 +37,7 @@ func TestCoverage(t *testing.T) {
 		}
 		var all []string
 		// "    name (alias)  What it does", where the name may fill its column.
-		for _, m := range regexp.MustCompile(`(?m)^    ([a-z][a-z -]*(?:\([a-z -]+\))?)`).FindAllStringSubmatch(string(out), -1) {
+		for _, m := range regexp.MustCompile(`(?m)^    ([a-z][a-z -]*(?:\([a-z. -]+\))?)`).FindAllStringSubmatch(string(out), -1) {
 			all = append(all, strings.TrimSpace(m[1]))
 		}
 		return all
@@ -47,7 +47,10 @@ func TestCoverage(t *testing.T) {
 	for _, n := range names(genuine.program) {
 		name, alias, _ := strings.Cut(strings.TrimSuffix(n, ")"), " (")
 		h := &helped{name: name, words: [][]string{strings.Fields(name)}, ours: slices.Contains(has, n), given: make(map[string]bool)}
-		if alias != "" {
+		if last, short := strings.CutPrefix(alias, "... "); short { // another last word
+			path := h.words[0]
+			h.words = append(h.words, append(path[:len(path)-1:len(path)-1], last))
+		} else if alias != "" {
 			h.words = append(h.words, strings.Fields(alias))
 		}
 		commands = append(commands, h)
@@ -81,6 +84,7 @@ func TestCoverage(t *testing.T) {
 		covered++
 		for _, o := range slices.Sorted(maps.Keys(h.options)) {
 			if !h.given[o] {
+				t.Errorf("no line in testdata gives rbd %s %s", h.name, o)
 				unused = append(unused, h.name+" "+o)
 			}
 		}
