@@ -36,11 +36,12 @@ func main() {
 		noNode   = flag.Bool("no-node", false, "leave out map and unmap, which need the node")
 		only     = flag.String("only", "", "measure only the rows of work whose titles have this in them")
 		readme   = flag.String("readme", "", "write the table between the bench marks of this file too")
+		picture  = flag.String("chart", "", "draw the ratios into this SVG file")
 	)
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, *rounds, !*noDocker, !*noNode, *only, *readme); err != nil {
+	if err := run(ctx, *rounds, !*noDocker, !*noNode, *only, *readme, *picture); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		stop()
 		os.Exit(1)
@@ -49,7 +50,7 @@ func main() {
 
 func say(format string, a ...any) { fmt.Fprintf(os.Stderr, "bench: "+format+"\n", a...) }
 
-func run(ctx context.Context, rounds int, docker, node bool, only, readme string) (err error) {
+func run(ctx context.Context, rounds int, docker, node bool, only, readme, picture string) (err error) {
 	dir, err := os.MkdirTemp("", "opt-rbd-bench-")
 	if err != nil {
 		return err
@@ -79,6 +80,9 @@ func run(ctx context.Context, rounds int, docker, node bool, only, readme string
 		b.head()
 		err := b.work(dir, ways)
 		fmt.Print(b.out)
+		if err == nil && picture != "" {
+			err = writeChart(picture, b.bars)
+		}
 		return err
 	}
 	if docker {
@@ -118,6 +122,11 @@ func run(ctx context.Context, rounds int, docker, node bool, only, readme string
 	table := fmt.Sprintf("Measured on %s: %d cores, %s, %s. Milliseconds, medians; the ratio is to the genuine rbd, round by round.\n\n%s",
 		time.Now().Format("2006-01-02"), runtime.NumCPU(), memory(), version(), b.out)
 	fmt.Print(table)
+	if picture != "" {
+		if err := writeChart(picture, b.bars); err != nil {
+			return err
+		}
+	}
 	if readme != "" {
 		return putBetween(readme, "<!-- bench:begin -->\n", "<!-- bench:end -->", table)
 	}
@@ -136,6 +145,7 @@ type bench struct {
 	rounds int
 	only   string
 	out    *bytes.Buffer
+	bars   []bar
 	err    error // the first that happened; further rows do nothing
 }
 
@@ -190,6 +200,9 @@ func (b *bench) write(title string, ways []way, times [][]time.Duration) {
 		cells[3] = ms(median(times[2]))
 	}
 	fmt.Fprintf(b.out, "| %s | %s |\n", title, strings.Join(cells, " | "))
+	if ways[0].name == "genuine" {
+		b.bars = append(b.bars, bar{title, median(ratios)})
+	}
 }
 
 // measure is the wall time of n processes of argv started at once. That they
