@@ -10,9 +10,9 @@ require (
 	github.com/fsnotify/fsnotify v1.10.1 // changes of the node's files, for installer run
 	github.com/godbus/dbus/v5 v5.2.2 // the values in which systemd answers: go-systemd gives some as text
 	github.com/urfave/cli/v2 v2.27.7
-	github.com/vbauerster/mpb/v8 v8.16.2 // the bar of long operations on a terminal
 	golang.org/x/sync v0.25.0 // headers of many images at once, bounded
 	golang.org/x/sys v0.50.0 // the kernel keyring, uevents, mounts
+	golang.org/x/term v0.48.0 // whether there is a terminal for a bar, and how wide it is
 )
 
 // The container image.
@@ -23,22 +23,16 @@ require (
 	github.com/google/go-cmp v0.7.0
 	github.com/schollz/progressbar/v3 v3.19.1 // the spinner of make demo
 	go.yaml.in/yaml/v3 v3.0.4 // YAML in the documentation
-	golang.org/x/term v0.48.0 // whether there is a terminal for it
 	mvdan.cc/sh/v3 v3.12.0 // commands in the documentation
 )
 
 require (
-	github.com/VividCortex/ewma v1.2.0 // indirect
-	github.com/acarl005/stripansi v0.0.0-20180116102854-5a71ef0e047d // indirect
-	github.com/clipperhouse/uax29/v2 v2.7.0 // indirect
 	github.com/cpuguy83/go-md2man/v2 v2.0.7 // indirect
 	github.com/klauspost/compress v1.19.2 // indirect
-	github.com/mattn/go-runewidth v0.0.30 // indirect
 	github.com/mitchellh/colorstring v0.0.0-20190213212951-d06e56a500db // indirect
 	github.com/opencontainers/go-digest v1.0.0 // indirect
 	github.com/opencontainers/image-spec v1.1.1 // indirect
 	github.com/rivo/uniseg v0.4.7 // indirect
 	github.com/russross/blackfriday/v2 v2.1.0 // indirect
-	github.com/vbauerster/cupwriter v0.0.5 // indirect
 	github.com/xrash/smetrics v0.0.0-20240521201337-686a1a2994c1 // indirect
 )

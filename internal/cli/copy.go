@@ -160,14 +160,14 @@ func withSource(c *call, s spec.Spec, operation, failed string, do func(*rbd.Ima
 	if err != nil {
 		return err
 	}
-	err = c.withProgress(operation, func(p librbd.Progress) error { return do(image, p) })
+	err = c.withProgress(operation, sizeOf(image), func(p librbd.Progress) error { return do(image, p) })
 	return errno.Wrap(err, failed)
 }
 
 // changeImage does something to an image that takes a while.
 func changeImage(c *call, operation, failed string, do func(*rbd.Image, librbd.Progress) error) error {
 	return c.withImage(func(image *rbd.Image) error {
-		err := c.withProgress(operation, func(p librbd.Progress) error { return do(image, p) })
+		err := c.withProgress(operation, sizeOf(image), func(p librbd.Progress) error { return do(image, p) })
 		return errno.Wrap(err, failed)
 	})
 }

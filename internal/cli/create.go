@@ -256,7 +256,7 @@ func thicken(c *call, pool *rados.IOContext, name string) (err error) {
 	piece := stat.Obj_size * stripes
 	var group errgroup.Group
 	group.SetLimit(c.concurrency())
-	return c.withProgress("Thick provisioning", func(p librbd.Progress) error {
+	return c.withProgress("Thick provisioning", stat.Size, func(p librbd.Progress) error {
 		for offset := uint64(0); offset < stat.Size; offset += piece {
 			n := min(piece, stat.Size-offset)
 			group.Go(func() error { return librbd.WriteZeroes(image, offset, n) })
@@ -275,17 +275,27 @@ func (c *call) concurrency() int {
 	return max(n, 1)
 }
 
-// progress is the line of a long operation, silent with --no-progress.
-func (c *call) progress(operation string) *output.Progress {
+// progress is the line of a long operation, silent with --no-progress. size is
+// how many bytes the operation is about, 0 where that is not known.
+func (c *call) progress(operation string, size uint64) *output.Progress {
 	if c.Bool("no-progress") {
-		return output.NewProgress(nil, operation)
+		return output.NewProgress(nil, operation, size)
 	}
-	return output.NewProgress(c.stderr, operation)
+	return output.NewProgress(c.stderr, operation, size)
+}
+
+// sizeOf is the size of an open image, 0 where it cannot be told.
+func sizeOf(image *rbd.Image) uint64 {
+	size, err := image.GetSize()
+	if err != nil {
+		return 0
+	}
+	return size
 }
 
 // withProgress runs a long operation under a progress line.
-func (c *call) withProgress(operation string, run func(librbd.Progress) error) error {
-	p := c.progress(operation)
+func (c *call) withProgress(operation string, size uint64, run func(librbd.Progress) error) error {
+	p := c.progress(operation, size)
 	if err := run(p.Update); err != nil {
 		p.Fail()
 		return err

@@ -112,7 +112,7 @@ func export(c *call) error {
 	if err != nil {
 		return errno.Wrap(err, "export error")
 	}
-	err = c.withSteps("Exporting image", func(p librbd.Progress) error {
+	err = c.withSteps("Exporting image", info.Size, func(p librbd.Progress) error {
 		if c.number("export-format", unsigned) == 2 {
 			err = exportImage(c, image, info, f, p)
 		} else {
@@ -129,8 +129,8 @@ func export(c *call) error {
 // withSteps is withProgress for an operation whose steps say what went wrong
 // with them in lines of their own, before that of the progress ends. The
 // error that it gives is for the line on the whole.
-func (c *call) withSteps(operation string, run func(librbd.Progress) error) error {
-	p := c.progress(operation)
+func (c *call) withSteps(operation string, size uint64, run func(librbd.Progress) error) error {
+	p := c.progress(operation, size)
 	err := run(p.Update)
 	if err != nil {
 		printSteps(err, c.stderr)
@@ -445,7 +445,7 @@ func exportDiff(c *call) error {
 		return errno.Wrap(err, "export-diff error")
 	}
 	what := diffOf{version: 1, from: c.String("from-snap"), to: s.Snap, wholeObjects: c.Bool("whole-object")}
-	err = c.withSteps("Exporting image", func(p librbd.Progress) error { return writeDiff(c, image, f, what, p) })
+	err = c.withSteps("Exporting image", sizeOf(image), func(p librbd.Progress) error { return writeDiff(c, image, f, what, p) })
 	if f != os.Stdout {
 		err = errors.Join(err, f.Close())
 		if err != nil {

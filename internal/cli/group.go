@@ -217,7 +217,7 @@ var groupCommands = []*command{
 			if err != nil {
 				return err
 			}
-			err = c.withProgress("Rolling back to group snapshot", func(p librbd.Progress) error {
+			err = c.withProgress("Rolling back to group snapshot", 0, func(p librbd.Progress) error {
 				return rbd.GroupSnapRollbackWithProgress(pool, s.Image, s.Snap, func(done, total uint64, _ any) int {
 					p(done, total)
 					return 0

@@ -191,7 +191,7 @@ func (i *importing) run(path string) error {
 		defer f.Close()
 		i.file = f
 	}
-	return i.withSteps("Importing image", func(p librbd.Progress) error {
+	return i.withSteps("Importing image", i.size, func(p librbd.Progress) error {
 		if path != "-" {
 			if err := i.stat(path); err != nil {
 				return err
@@ -331,6 +331,8 @@ func (i *importing) plain(image *rbd.Image, size, block uint64, progress librbd.
 		if !i.stdin() {
 			n = min(block, size-at)
 			progress(at, size)
+		} else {
+			progress(at, 0)
 		}
 		buf, err := w.buffer(n)
 		if err != nil {
@@ -662,7 +664,7 @@ func (c *call) importDiff(image *rbd.Image, path string) error {
 		printSteps(err, c.stderr)
 		return err
 	}
-	return c.withSteps("Importing image diff", func(p librbd.Progress) error {
+	return c.withSteps("Importing image diff", sizeOf(image), func(p librbd.Progress) error {
 		if err := checkFile(f); err != nil {
 			return streamError(err)
 		}
@@ -700,7 +702,7 @@ func mergeDiff(c *call) error {
 	if err != nil {
 		return err
 	}
-	err = c.withSteps("Merging image diff", func(p librbd.Progress) error { return c.merge(first, second, path, p) })
+	err = c.withSteps("Merging image diff", 0, func(p librbd.Progress) error { return c.merge(first, second, path, p) })
 	if err != nil {
 		return &errno.Error{Code: errno.Code(err), Line: "merge-diff error", Err: err}
 	}

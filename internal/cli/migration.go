@@ -94,7 +94,7 @@ func migrate(c *call, operation, failed string, step func(*rados.IOContext, stri
 			return err
 		}
 	}
-	err = c.withProgress(operation, func(p librbd.Progress) error { return step(pool, s.Image, p) })
+	err = c.withProgress(operation, 0, func(p librbd.Progress) error { return step(pool, s.Image, p) })
 	return errno.Wrap(err, failed)
 }
 

@@ -40,7 +40,7 @@ func withObjectMap(c *call, operation, failed string, do func(*rbd.Image, librbd
 		return err
 	}
 	return c.change(s, func(image *rbd.Image) error {
-		err := c.withProgress(operation, func(p librbd.Progress) error { return do(image, p) })
+		err := c.withProgress(operation, sizeOf(image), func(p librbd.Progress) error { return do(image, p) })
 		return errno.Wrap(err, failed)
 	})
 }

@@ -30,7 +30,7 @@ var removeCommand = &command{
 		if err != nil {
 			return err
 		}
-		err = c.withProgress("Removing image", func(p librbd.Progress) error { return librbd.Remove(pool, s.Image, p) })
+		err = c.withProgress("Removing image", 0, func(p librbd.Progress) error { return librbd.Remove(pool, s.Image, p) })
 		return removeError(c, pool, s.Image, err)
 	},
 }

@@ -43,7 +43,7 @@ var resizeCommand = &command{
 		case old > size && !c.Bool("allow-shrink"):
 			err = syscall.EINVAL
 		default:
-			err = c.withProgress("Resizing image", func(p librbd.Progress) error {
+			err = c.withProgress("Resizing image", 0, func(p librbd.Progress) error {
 				return image.Resize2(size, c.Bool("allow-shrink"), func(done, total uint64, _ any) int {
 					p(done, total)
 					return 0

@@ -94,7 +94,7 @@ func snapCreate(c *call) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, image.Close()) }()
-	err = c.withProgress("Creating snap", func(p librbd.Progress) error { return librbd.CreateSnap(image, s.Snap, flags, p) })
+	err = c.withProgress("Creating snap", 0, func(p librbd.Progress) error { return librbd.CreateSnap(image, s.Snap, flags, p) })
 	return errno.Wrap(err, "failed to create snapshot")
 }
 
@@ -141,7 +141,7 @@ func snapRemove(c *call) (err error) {
 		name = "id " + strconv.FormatUint(snapID, 10)
 		err = librbd.RemoveSnapByID(image, snapID)
 	} else {
-		err = c.withProgress("Removing snap", func(p librbd.Progress) error { return librbd.RemoveSnap(image, snap, flags, p) })
+		err = c.withProgress("Removing snap", 0, func(p librbd.Progress) error { return librbd.RemoveSnap(image, snap, flags, p) })
 	}
 	if err != nil && errno.Code(err) == syscall.EBUSY {
 		return errno.Errorf(syscall.EBUSY, "snapshot %s is protected from removal.", name)

@@ -97,7 +97,7 @@ var snapChangeCommands = []*command{
 		},
 		run: func(c *call) error {
 			return withSnap(c, func(image *rbd.Image, snap string) error {
-				err := c.withProgress("Rolling back to snapshot", func(p librbd.Progress) error { return librbd.Rollback(image, snap, p) })
+				err := c.withProgress("Rolling back to snapshot", sizeOf(image), func(p librbd.Progress) error { return librbd.Rollback(image, snap, p) })
 				return errno.Wrap(err, "rollback failed")
 			})
 		},
@@ -165,7 +165,7 @@ func snapPurge(c *call) (err error) {
 	if err := pool.SetPoolFullTry(); err != nil {
 		return err
 	}
-	progress := c.progress("Removing all snapshots")
+	progress := c.progress("Removing all snapshots", 0)
 	failed := func(err error) error {
 		progress.Fail()
 		return errno.Wrap(err, "removing snaps failed")

@@ -287,7 +287,7 @@ func trashRemove(c *call) error {
 	if err != nil {
 		return err
 	}
-	return silent(c.withSteps("Removing image", func(p librbd.Progress) error {
+	return silent(c.withSteps("Removing image", 0, func(p librbd.Progress) error {
 		err := librbd.RemoveFromTrash(pool, s.Image, c.Bool("force"), p)
 		if err == nil {
 			return nil
@@ -356,7 +356,7 @@ func trashPurge(c *call) error {
 		}
 		before = at.Unix()
 	}
-	err = c.withProgress("Removing images", func(p librbd.Progress) error { return librbd.PurgeTrash(pool, before, threshold, p) })
+	err = c.withProgress("Removing images", 0, func(p librbd.Progress) error { return librbd.PurgeTrash(pool, before, threshold, p) })
 	if err == nil {
 		return nil
 	}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -202,14 +203,14 @@ func TestSize(t *testing.T) {
 
 func TestProgress(t *testing.T) {
 	var b strings.Builder
-	p := NewProgress(&b, "Removing image")
+	p := NewProgress(&b, "Removing image", 0)
 	for i := range uint64(4) {
 		p.Update(i, 4)
 		p.Update(i, 4)
 	}
 	p.Update(0, 0)
 	p.Finish()
-	p = NewProgress(&b, "Creating snap")
+	p = NewProgress(&b, "Creating snap", 0)
 	p.Update(10, 100)
 	p.Fail()
 	want := "\rRemoving image: 25% complete...\rRemoving image: 50% complete...\rRemoving image: 75% complete...\rRemoving image: 100% complete...done.\n" +
@@ -218,8 +219,29 @@ func TestProgress(t *testing.T) {
 		t.Errorf("(-want +got):\n%s", d)
 	}
 
-	silent := NewProgress(nil, "Removing image")
+	silent := NewProgress(nil, "Removing image", 0)
 	silent.Update(1, 2)
 	silent.Fail()
 	silent.Finish()
+}
+
+func TestBarLine(t *testing.T) {
+	for _, c := range []struct {
+		size, done, total uint64
+		columns           int
+		want              string
+	}{
+		{4 << 30, 1, 4, 100, "Exporting image [==========                              ] 25% 1 GiB of 4 GiB, 102 MiB/s, 30s left"},
+		{4 << 30, 1, 4, 80, "Exporting image [=====                ] 25% 1 GiB of 4 GiB, 102 MiB/s, 30s left"},
+		{4 << 30, 1, 4, 30, "Exporting image  25% 1 GiB of"},
+		{0, 3, 4, 60, "Exporting image [===============     ] 75%, 7.5%/s, 3s left"},
+		{0, 0, 4, 60, "Exporting image [                              ] 0%, 0.0%/s"},
+		{0, 5 << 20, 0, 60, "Exporting image  5 MiB, 512 KiB/s"},
+		{4, 8, 4, 60, "Exporting image [=========] 100% 4 B of 4 B, 0 B/s, 0s left"},
+	} {
+		b := bar{size: c.size}
+		if got := b.line(c.columns, "Exporting image", c.done, c.total, 10*time.Second); got != c.want || len(got) >= c.columns {
+			t.Errorf("%+v: got %q (%d), want %q", c, got, len(got), c.want)
+		}
+	}
 }

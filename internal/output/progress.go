@@ -7,36 +7,44 @@ import (
 )
 
 // Progress is the line that tells how far a long operation is. It belongs on
-// standard error, and is written over itself with carriage returns whether
-// that is a terminal or not: scripts know it so.
+// standard error, and is written over itself with carriage returns: scripts
+// know it so. On a terminal, where no script reads, there is a bar instead
+// until the operation ends.
 type Progress struct {
 	operation string
 	w         io.Writer
 
 	mu   sync.Mutex // librbd reports from its own threads
 	last int
+	bar  *bar // nil where there is no terminal
 }
 
 // NewProgress starts a progress line. A nil writer (--no-progress) makes it
-// silent.
-func NewProgress(w io.Writer, operation string) *Progress {
-	return &Progress{operation: operation, w: w}
+// silent. Where size is known, in bytes, a bar shows bytes instead of steps.
+func NewProgress(w io.Writer, operation string, size uint64) *Progress {
+	return &Progress{operation: operation, w: w, bar: newBar(w, size)}
 }
 
-// Update reports that done of total parts are through.
+// Update reports that done of total parts are through, or done bytes where the
+// total is not known and 0.
 func (p *Progress) Update(done, total uint64) {
 	if p.w == nil {
 		return
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.bar != nil {
+		p.bar.draw(p.w, p.operation, done, total)
+	}
 	percent := 0
 	if total > 0 {
 		percent = int(100 * done / total)
 	}
 	if percent > p.last {
 		p.last = percent
-		p.print("")
+		if p.bar == nil {
+			p.print("")
+		}
 	}
 }
 
@@ -62,6 +70,9 @@ func (p *Progress) Fail() {
 }
 
 func (p *Progress) print(word string) {
+	if p.bar != nil {
+		p.bar.erase(p.w)
+	}
 	// The line is a courtesy: nothing is done about a stderr that is gone.
 	fmt.Fprintf(p.w, "\r%s: %d%% complete...%s", p.operation, p.last, word)
 }
