@@ -296,7 +296,13 @@ func sizeOf(image *rbd.Image) uint64 {
 // withProgress runs a long operation under a progress line.
 func (c *call) withProgress(operation string, size uint64, run func(librbd.Progress) error) error {
 	p := c.progress(operation, size)
-	if err := run(p.Update); err != nil {
+	moved, stop := c.onStandstill(func(hint string) { p.Note(c.stderr, "hint: "+hint) })
+	defer stop()
+	err := run(func(done, total uint64) {
+		moved()
+		p.Update(done, total)
+	})
+	if err != nil {
 		p.Fail()
 		return err
 	}

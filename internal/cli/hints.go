@@ -116,6 +116,8 @@ func imageHints(c *call, err error) []string {
 		return nil
 	case code == syscall.EPERM && fromCluster(err):
 		return []string{fmt.Sprintf("%s lacks the capability: see \"ceph auth get %s\"; for images it is mon 'profile rbd' osd 'profile rbd pool=NAME'", name, name)}
+	case code == syscall.ETIMEDOUT && fromCluster(err):
+		return []string{"the cluster left a request without an answer: see \"ceph health detail\"; --timeout SECONDS waits longer, with 0 for ever"}
 	case code == syscall.ESHUTDOWN:
 		return []string{"this client was put on the blocklist: see \"ceph osd blocklist ls\"; what it had open has to be closed before it may come back"}
 	case code == syscall.ENOSPC || code == syscall.EDQUOT:
@@ -367,17 +369,13 @@ func featureHints(c *call, _ spec.Spec, image *rbd.Image) []string {
 }
 
 // lockHints names who keeps others from writing.
-func lockHints(_ *call, s spec.Spec, image *rbd.Image) []string {
+func lockHints(c *call, s spec.Spec, image *rbd.Image) []string {
 	if s.Snap != "" {
 		return nil
 	}
-	owners, err := image.LockGetOwners()
-	if err != nil {
-		return nil
-	}
 	var lines []string
-	for _, o := range owners {
-		lines = append(lines, o.Owner+" holds the exclusive lock: close or unmap the image there")
+	for _, h := range holders(c, image) {
+		lines = append(lines, fmt.Sprintf("%s at %s holds the exclusive lock: close or unmap the image there", h.Client, h.Addr))
 	}
 	return lines
 }

@@ -48,6 +48,16 @@ func (p *Progress) Update(done, total uint64) {
 	}
 }
 
+// Note writes a line to w that stands beside the operation's own.
+func (p *Progress) Note(w io.Writer, text string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.w != nil && (p.last > 0 || p.bar != nil) {
+		fmt.Fprintln(p.w)
+	}
+	fmt.Fprintln(w, text)
+}
+
 // Finish ends the line after a success.
 func (p *Progress) Finish() {
 	if p.w == nil {
