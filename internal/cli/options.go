@@ -19,9 +19,8 @@ var (
 	}
 	prettyOption = args.Option{Name: "pretty-format", Help: "pretty formatting (json and xml)"}
 
-	poolOptions        = []args.Option{poolOption, namespaceOption}
-	imageOptions       = []args.Option{poolOption, namespaceOption, imageOption}
-	imageOrSnapOptions = []args.Option{poolOption, namespaceOption, imageOption, snapOption}
+	poolOptions  = []args.Option{poolOption, namespaceOption}
+	imageOptions = []args.Option{poolOption, namespaceOption, imageOption}
 
 	sourcePoolOption      = args.Option{Name: "pool", Short: "p", Arg: "arg", Help: "source pool name"}
 	sourceNamespaceOption = args.Option{Name: "namespace", Arg: "arg", Help: "source namespace name"}

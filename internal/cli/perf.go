@@ -147,7 +147,7 @@ func iostat(c *call) error {
 	iterations := c.number("iterations", unsigned)
 	if f != nil {
 		if iterations > 1 {
-			return errno.Errorf(syscall.EINVAL, "specifing iterations is not valid with formatted output")
+			return errno.Errorf(syscall.EINVAL, "specifing iterations is not valid with formatted output") //nolint:misspell // as the genuine tool spells it
 		}
 		iterations = 1
 	}
