@@ -64,10 +64,13 @@ payload: build $(BIN)/payload/payload.json ## bin/payload: what a node gets: rbd
 $(BIN)/payload/payload.json: $(BIN)/rbd $(SOURCES)
 	go run ./cmd/payload --root $(ROOT) --program $(BIN)/rbd --out $(BIN)/payload
 
+sysext: payload ## bin/opt-rbd.raw: rbd in /usr/bin by systemd-sysext, instead of files in /opt
+	go run ./cmd/sysext -bin $(BIN)
+
 arm64: # what test/image starts
 	@$(MAKE) --no-print-directory build payload ARCH=arm64
 
-test: build payload arm64 images ## every test, on a real cluster, a real node, a real kubelet
+test: build payload sysext arm64 images ## every test, on a real cluster, a real node, a real kubelet
 	go vet -tags $(TAGS) ./...
 	go test -tags $(TAGS) -p 1 -timeout 40m ./...
 	go -C test/deploy vet ./... && go -C test/deploy test ./...
@@ -104,4 +107,4 @@ sbom: image ## bin/ceph-common.spdx.json: every package and module in the image
 clean: ## remove bin/ and build/
 	rm -rf bin build
 
-.PHONY: help deps build payload arm64 images test test-full demo bench lint vulncheck image image-test sbom clean
+.PHONY: help deps build payload sysext arm64 images test test-full demo bench lint vulncheck image image-test sbom clean

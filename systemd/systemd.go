@@ -4,7 +4,7 @@
 package systemd
 
 import (
-	_ "embed"
+	"embed"
 	"strings"
 )
 
@@ -42,3 +42,22 @@ var udevRules string
 // UdevRules returns the text of /etc/udev/rules.d/50-rbd.rules for the folder
 // that holds ceph-rbdnamer.
 func UdevRules(bin string) string { return strings.ReplaceAll(udevRules, "@BIN@", bin) }
+
+// Names of the units, which are linked into multi-user.target.wants.
+const (
+	Rbdmap   = "rbdmap.service"
+	Shutdown = "opt-rbd-shutdown.service"
+)
+
+//go:embed system
+var units embed.FS
+
+// Unit returns the text of a unit in /etc/systemd/system for the folder that
+// holds rbdmap and the units that run kubelet.
+func Unit(name, bin string, kubelet []string) string {
+	text, err := units.ReadFile("system/" + name)
+	if err != nil {
+		panic(err) // the names are those above
+	}
+	return strings.NewReplacer("@BIN@", bin, "@KUBELET@", strings.Join(kubelet, " ")).Replace(string(text))
+}

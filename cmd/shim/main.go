@@ -5,7 +5,7 @@
 // Command shim is what a node has as /opt/bin/rbd: a static program that runs the rbd of the payload beside it.
 //
 // It answers by itself what needs neither a cluster nor the payload: unmap, device list, and the names that udev asks
-// of it as ceph-rbdnamer.
+// of it as ceph-rbdnamer. As rbdmap it maps at boot and gives back at shutdown.
 package main
 
 import (
@@ -22,18 +22,22 @@ import (
 	"github.com/opt-rbd/opt-rbd/internal/errno"
 	"github.com/opt-rbd/opt-rbd/internal/krbd"
 	"github.com/opt-rbd/opt-rbd/internal/launch"
+	"github.com/opt-rbd/opt-rbd/internal/rbdmap"
 )
 
 // What first left to be read whole: see there why this is an init.
 func init() {
-	if filepath.Base(os.Args[0]) != first.Namer && local() == nil {
+	if !first.Own() && local() == nil {
 		launch.Main()
 	}
 }
 
 func main() {
-	if filepath.Base(os.Args[0]) == first.Namer {
+	switch filepath.Base(os.Args[0]) {
+	case first.Namer:
 		os.Exit(name("/sys", os.Args[1:]))
+	case first.Mapper:
+		os.Exit((&rbdmap.Command{Stdout: stdout, Stderr: stderr}).Run(os.Args[1:]))
 	}
 	out := bufio.NewWriter(stdout)
 	err := device.Run(context.Background(), local(), device.IO{Stdout: out, Stderr: stderr, Host: krbd.Host{Stderr: stderr}})

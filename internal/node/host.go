@@ -134,9 +134,9 @@ func (n *Node) executable() error {
 // serverUnits run the API server in the process that is kubelet, too.
 var serverUnits = []string{"k3s.service", "rke2-server.service", "k0scontroller.service", "snap.microk8s.daemon-kubelite.service"}
 
-// kubeletUnits are the units by which the known distributions of Kubernetes run
+// KubeletUnits are the units by which the known distributions of Kubernetes run
 // kubelet.
-var kubeletUnits = append([]string{
+var KubeletUnits = append([]string{
 	"kubelet.service", "k3s-agent.service", "rke2-agent.service", "k0sworker.service",
 	"snap.kubelet.daemon.service", "snap.kubelet-eks.daemon.service", "snap.microk8s.daemon-kubelet.service",
 }, serverUnits...)
@@ -144,7 +144,7 @@ var kubeletUnits = append([]string{
 // findUnit returns the unit that runs kubelet on this node.
 func (m *manager) findUnit(ctx context.Context) (string, error) {
 	statuses, err := within(ctx, callTimeout, func(ctx context.Context) ([]dbus.UnitStatus, error) {
-		return m.conn.ListUnitsByNamesContext(ctx, kubeletUnits)
+		return m.conn.ListUnitsByNamesContext(ctx, KubeletUnits)
 	})
 	if err != nil {
 		return "", fmt.Errorf("ask systemd for the unit of kubelet: %w", err)
@@ -168,5 +168,5 @@ func (m *manager) findUnit(ctx context.Context) (string, error) {
 			return "", fmt.Errorf("%s are on this node: say with --kubelet-unit which of them runs kubelet", strings.Join(names, " and "))
 		}
 	}
-	return kubeletUnits[0], nil
+	return KubeletUnits[0], nil
 }

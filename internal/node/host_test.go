@@ -85,7 +85,7 @@ func TestOstree(t *testing.T) {
 	on(func(n *Node) error { return n.Install(t.Context()) })
 	for name, want := range map[string]bool{
 		"var/usrlocal/bin/rbd": true, "var/usrlocal/rbd/installed.json": true, "etc/modules-load.d/rbd.conf": true,
-		"etc/systemd": false, "var/opt/bin": false,
+		"etc/systemd/system.conf.d": false, "var/opt/bin": false,
 	} {
 		if _, err := os.Lstat(filepath.Join(root, name)); (err == nil) != want {
 			t.Errorf("%s: %v", name, err)

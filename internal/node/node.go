@@ -108,7 +108,7 @@ func Open(ctx context.Context, o Options) (*Node, error) {
 			}
 		}
 	}
-	n.Unit = cmp.Or(n.Unit, kubeletUnits[0])
+	n.Unit = cmp.Or(n.Unit, KubeletUnits[0])
 	return n, nil
 }
 
@@ -173,7 +173,7 @@ func (n *Node) liveSteps(after setting) []step {
 	if n.systemd == nil {
 		return nil
 	}
-	return []step{moduleStep{}, pathStep{after}, kubeletStep{}, serviceStep{}}
+	return []step{moduleStep{}, pathStep{after}, kubeletStep{}, serviceStep{}, shutdownStep{}}
 }
 
 // facts are those of the installation that the record tells of, and of the

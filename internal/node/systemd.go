@@ -130,21 +130,34 @@ func (m *manager) reload(ctx context.Context) error {
 // restart restarts a unit and waits for the job. A job that is done says
 // that the unit started, not that it stayed up: see settle.
 func (m *manager) restart(ctx context.Context, unit string) error {
+	return m.job(ctx, "restart", unit, m.conn.RestartUnitContext)
+}
+
+func (m *manager) start(ctx context.Context, unit string) error {
+	return m.job(ctx, "start", unit, m.conn.StartUnitContext)
+}
+
+func (m *manager) stop(ctx context.Context, unit string) error {
+	return m.job(ctx, "stop", unit, m.conn.StopUnitContext)
+}
+
+// job has systemd do something to a unit, and waits for it.
+func (m *manager) job(ctx context.Context, what, unit string, do func(context.Context, string, string, chan<- string) (int, error)) error {
 	ctx, cancel := context.WithTimeout(ctx, m.timeout)
 	defer cancel()
 	result := make(chan string, 1) // buffered: nobody may be there to take it any more
-	if _, err := m.conn.RestartUnitContext(ctx, unit, "replace", result); err != nil {
-		return fmt.Errorf("restart %s: %w", unit, err)
+	if _, err := do(ctx, unit, "replace", result); err != nil {
+		return fmt.Errorf("%s %s: %w", what, unit, err)
 	}
 	select {
 	case r := <-result:
 		if r != "done" {
-			return fmt.Errorf("restart %s: the job ended as %q: see journalctl -u %s", unit, r, unit)
+			return fmt.Errorf("%s %s: the job ended as %q: see journalctl -u %s", what, unit, r, unit)
 		}
 		return nil
 	case <-ctx.Done():
 		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
-			return fmt.Errorf("restart %s: not done within %s: see systemctl status %s, or give it longer with --timeout", unit, m.timeout, unit)
+			return fmt.Errorf("%s %s: not done within %s: see systemctl status %s, or give it longer with --timeout", what, unit, m.timeout, unit)
 		}
 		return ctx.Err()
 	}
@@ -226,7 +239,7 @@ type envFile struct {
 type unit struct {
 	name     string
 	found    bool
-	active   string // ActiveState
+	active   string // ActiveState, which one may have whose file is gone
 	sub      string // SubState
 	result   string // Result of the last run
 	pid      uint32 // of the main process, 0 when there is none
@@ -277,6 +290,7 @@ func (m *manager) unit(ctx context.Context, name string) (unit, error) {
 		for k, v := range p {
 			all[k] = v
 		}
+		u.active, _ = all["ActiveState"].(string)
 		if load, _ := p["LoadState"].(string); kind == "Unit" {
 			if load == "not-found" {
 				return u, nil
@@ -287,7 +301,6 @@ func (m *manager) unit(ctx context.Context, name string) (unit, error) {
 		}
 	}
 	u.found = true
-	u.active, _ = all["ActiveState"].(string)
 	u.sub, _ = all["SubState"].(string)
 	u.result, _ = all["Result"].(string)
 	u.pid, _ = all["MainPID"].(uint32)

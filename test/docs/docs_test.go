@@ -186,7 +186,7 @@ func command(t *testing.T, words []string) error {
 			}
 		}
 		return flags(name, 0, args)
-	case "systemctl", "tar", "mkdir", "mount", "umount", "cp", "ctr":
+	case "systemctl", "systemd-sysext", "tar", "mkdir", "mount", "umount", "cp", "ln", "ctr":
 		return flags(name, 0, args)
 	case "build": // image/build
 		if _, err := os.Stat(filepath.Join(module, name)); err != nil {

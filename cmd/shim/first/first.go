@@ -13,8 +13,17 @@ import (
 	"github.com/opt-rbd/opt-rbd/internal/launch"
 )
 
-// Namer is the name under which the launcher answers udev.
-const Namer = "ceph-rbdnamer"
+// Names under which the launcher is a program of its own: that which answers udev, and that which maps at boot.
+const (
+	Namer  = "ceph-rbdnamer"
+	Mapper = "rbdmap"
+)
+
+// Own says whether the launcher was called by one of them.
+func Own() bool {
+	name := filepath.Base(os.Args[0])
+	return name == Namer || name == Mapper
+}
 
 // words are in every command line that the launcher answers itself. A line that has one need not be of that kind.
 var words = []string{"unmap", "showmapped", "device"}
@@ -24,7 +33,7 @@ var words = []string{"unmap", "showmapped", "device"}
 func init() {
 	word := func(arg string) bool { return slices.Contains(words, arg) }
 	// CEPH_ARGS can hold a command's words as well.
-	if filepath.Base(os.Args[0]) != Namer && !slices.ContainsFunc(os.Args, word) && os.Getenv("CEPH_ARGS") == "" {
+	if !Own() && !slices.ContainsFunc(os.Args, word) && os.Getenv("CEPH_ARGS") == "" {
 		launch.Main()
 	}
 }
