@@ -10,6 +10,7 @@ package args
 import (
 	"errors"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -45,6 +46,20 @@ type Option struct {
 	// Check says whether a value is one that the option can take. nil takes
 	// everything.
 	Check func(value string) error
+}
+
+// Timeout is an option that every command takes on top of its own; one of its
+// own of that name counts more. rbd refuses it, so that no line that rbd takes
+// means something else here.
+var Timeout = Option{
+	Name: "timeout", Arg: "seconds",
+	Help: "end when the cluster does not answer for so long, 0 for never [default: 300]",
+	Check: func(value string) error {
+		if _, err := strconv.ParseUint(value, 10, 31); err != nil {
+			return ErrArgument
+		}
+		return nil
+	},
 }
 
 // Check functions answer with one of these: the first names only the option,

@@ -188,6 +188,9 @@ func (p *parser) find(key string) *Option {
 			return o
 		}
 	}
+	if key == "--"+Timeout.Name {
+		return &Timeout
+	}
 	return nil
 }
 

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strconv"
 	"strings"
 	"syscall"
 	"unsafe"
@@ -33,6 +34,7 @@ type Cluster struct {
 	connected bool
 	err       error // why connecting cannot work, known before it is tried
 	words     []string
+	timeout   string // what SetTimeout was given
 
 	// UserGiven says that the deprecated --user was on the line.
 	UserGiven bool
@@ -252,6 +254,35 @@ func (c *Cluster) ID() string {
 	return id
 }
 
+// DefaultTimeout is how long the cluster may leave a request without an answer,
+// in seconds, where nobody says anything else: what Ceph has as a bound for
+// connecting. For all others it has none.
+const DefaultTimeout = "300"
+
+// requestTimeouts bound a request to the monitors and one to an OSD, in
+// seconds; 0 is no bound. A request that takes longer ends with ETIMEDOUT. Long
+// work is made of many requests, so only a cluster that stands still ends it.
+var requestTimeouts = []string{"rados_mon_op_timeout", "rados_osd_op_timeout"}
+
+// SetTimeout bounds how long connecting may take, and how long the cluster may
+// leave a request without an answer, in seconds; "0" is no bound. It counts
+// more than the configuration, and has to come before the cluster is used.
+func (c *Cluster) SetTimeout(seconds string) { c.timeout = seconds }
+
+// boundRequests bounds the requests: by the default where neither the line nor
+// the configuration has a bound, of which the monitors may keep a part.
+func (c *Cluster) boundRequests() {
+	for _, option := range requestTimeouts {
+		value, err := strconv.ParseFloat(c.Config(option), 64)
+		switch {
+		case c.timeout != "":
+			_ = c.SetConfig(option, c.timeout)
+		case err == nil && value == 0:
+			_ = c.SetConfig(option, DefaultTimeout)
+		}
+	}
+}
+
 // Connect connects, once.
 func (c *Cluster) Connect() (*rados.Conn, error) {
 	if c.connected {
@@ -261,7 +292,11 @@ func (c *Cluster) Connect() (*rados.Conn, error) {
 	if err == nil {
 		// Writes of a tool are few and few wait for a flush.
 		_ = c.SetConfig("rbd_cache_writethrough_until_flush", "false")
+		if c.timeout != "" {
+			_ = c.SetConfig("client_mount_timeout", c.timeout)
+		}
 		err = c.conn.Connect()
+		c.boundRequests()
 	}
 	if err != nil {
 		return nil, &errno.Error{Code: errno.Code(err), Line: "couldn't connect to the cluster!", Err: fmt.Errorf("%w: %w", ErrConnect, err)}

@@ -11,6 +11,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -172,7 +173,12 @@ func execute(line *args.Line, c *call) error {
 		}
 	}
 	var flags []urfave.Flag
-	for _, o := range found.Options {
+	options := found.Options
+	if i := slices.IndexFunc(line.Options, func(s args.Set) bool { return s.Option == &args.Timeout }); i >= 0 {
+		c.cluster.SetTimeout(line.Options[i].Value)
+		options = append(slices.Clone(options), args.Timeout)
+	}
+	for _, o := range options {
 		switch {
 		case o.Arg == "":
 			flags = append(flags, &urfave.BoolFlag{Name: o.Name})
