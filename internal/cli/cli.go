@@ -78,6 +78,7 @@ type call struct {
 	stdout  *bufio.Writer // flushed when the command is over and before errors
 	stderr  io.Writer
 	next    int // the first operand that no spec has taken
+	making  *making
 }
 
 // Main runs argv (without the program's name) and gives the exit code.

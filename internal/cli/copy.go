@@ -151,6 +151,8 @@ func duplicate(c *call, snap spec.Snap, do func(from, to *rados.IOContext, s, d 
 	if err != nil {
 		return err
 	}
+	c.making = &making{to, d}
+	defer c.onInterrupt(c.making.String())()
 	return do(from, to, s, d, options)
 }
 

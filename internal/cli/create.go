@@ -295,6 +295,7 @@ func sizeOf(image *rbd.Image) uint64 {
 
 // withProgress runs a long operation under a progress line.
 func (c *call) withProgress(operation string, size uint64, run func(librbd.Progress) error) error {
+	defer c.onInterruptOf()()
 	p := c.progress(operation, size)
 	moved, stop := c.onStandstill(func(hint string) { p.Note(c.stderr, "hint: "+hint) })
 	defer stop()

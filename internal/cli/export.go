@@ -130,6 +130,7 @@ func export(c *call) error {
 // with them in lines of their own, before that of the progress ends. The
 // error that it gives is for the line on the whole.
 func (c *call) withSteps(operation string, size uint64, run func(librbd.Progress) error) error {
+	defer c.onInterruptOf()()
 	p := c.progress(operation, size)
 	err := run(p.Update)
 	if err != nil {

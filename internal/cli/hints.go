@@ -28,6 +28,9 @@ func hints(c *call, err error) []string {
 	for _, hint := range []func(*call, error) []string{connectHints, deviceHints, nameHints, imageHints} {
 		lines = append(lines, hint(c, err)...)
 	}
+	if c.making != nil {
+		lines = append(lines, c.making.hints(err)...)
+	}
 	return lines
 }
 

@@ -158,7 +158,7 @@ func importImage(c *call) error {
 	if err != nil {
 		return err
 	}
-	i := importing{call: c, pool: pool, name: s.Image, options: options, version: 1}
+	i := importing{call: c, pool: pool, spec: s, options: options, version: 1}
 	if c.IsSet("export-format") {
 		i.version = int(c.number("export-format", unsigned))
 	}
@@ -169,7 +169,7 @@ func importImage(c *call) error {
 type importing struct {
 	*call
 	pool    *rados.IOContext
-	name    string
+	spec    spec.Spec
 	options *rbd.ImageOptions
 	version int
 	file    *os.File
@@ -247,13 +247,13 @@ func (i *importing) make(progress librbd.Progress) error {
 	if i.stdin() {
 		size = 1 << order
 	}
-	if err := rbd.CreateImage(i.pool, i.name, size, i.options); err != nil {
+	if err := rbd.CreateImage(i.pool, i.spec.Image, size, i.options); err != nil {
 		return failedTo(err, "image creation failed")
 	}
-	defer i.onInterrupt("the image " + i.name + " is not complete: remove it with \"rbd rm\"")()
+	defer i.onInterrupt((&making{i.pool, i.spec}).String())()
 	err = i.fill(meta, size, 1<<order, progress)
 	if err != nil {
-		if removing := rbd.RemoveImage(i.pool, i.name); removing != nil {
+		if removing := rbd.RemoveImage(i.pool, i.spec.Image); removing != nil {
 			err = errors.Join(err, errno.Wrap(removing, "the image that is not complete could not be removed"))
 		}
 	}
@@ -298,7 +298,7 @@ func (i *importing) header() (map[string]string, error) {
 }
 
 func (i *importing) fill(meta map[string]string, size, block uint64, progress librbd.Progress) (err error) {
-	image, err := rbd.OpenImage(i.pool, i.name, rbd.NoSnapshot)
+	image, err := rbd.OpenImage(i.pool, i.spec.Image, rbd.NoSnapshot)
 	if err != nil {
 		return failedTo(err, "failed to open image")
 	}

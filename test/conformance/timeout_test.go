@@ -61,6 +61,11 @@ func TestTimeout(t *testing.T) {
 				r.check(t, 110, stands)
 			}
 		})
+		for i, image := range []string{"x", "y"} {
+			if want := "hint: the image " + image + " is not complete: remove it with \"rbd rm " + image + "\""; !strings.Contains(working[i].said, want) {
+				t.Errorf("%s: no %q in %q", working[i].line, want, working[i].said)
+			}
+		}
 		watch := working[5]
 		if watch.over() {
 			t.Errorf("%s: ended with %d: %s", watch.line, watch.code, watch.said)
