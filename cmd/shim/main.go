@@ -5,7 +5,7 @@
 // Command shim is what a node has as /opt/bin/rbd: a static program that runs the rbd of the payload beside it.
 //
 // It answers by itself what needs neither a cluster nor the payload: unmap, device list, and the names that udev asks
-// of it as ceph-rbdnamer. As rbdmap it maps at boot and gives back at shutdown.
+// of it as ceph-rbdnamer. Where the host's settings say so, it also maps by itself. As rbdmap it maps at boot and gives back at shutdown.
 package main
 
 import (
@@ -28,7 +28,27 @@ import (
 // What first left to be read whole: see there why this is an init.
 func init() {
 	if !first.Own() && local() == nil {
+		direct()
 		launch.Main()
+	}
+}
+
+// direct maps an image without the payload, where the launcher's settings ask for that and the line is such a one. It
+// ends the process if it has, and comes back if the payload's rbd is to do it.
+func direct() {
+	// One that cannot be read is for launch.Main to complain about.
+	if config, err := launch.ReadConfig(launch.ConfigFile); err != nil || !config.Direct || config.Runtime != "" {
+		return
+	}
+	launch.HideKey()
+	ceph, rest := args.Split(args.Environ(os.Args[1:], os.Getenv("CEPH_ARGS")))
+	line, err := args.Read([]*args.Command{device.Map}, rest)
+	if err != nil || line.Help || line.Command != device.Map {
+		return
+	}
+	done, err := device.Direct(context.Background(), ceph, line, os.Getenv, device.IO{Stdout: stdout, Stderr: stderr})
+	if done {
+		end(err)
 	}
 }
 
@@ -42,8 +62,13 @@ func main() {
 	out := bufio.NewWriter(stdout)
 	err := device.Run(context.Background(), local(), device.IO{Stdout: out, Stderr: stderr, Host: krbd.Host{Stderr: stderr}})
 	_ = out.Flush() // a closed pipe is no failure, see descriptor
+	end(err)
+}
+
+// end ends the process as rbd does, with what went wrong on standard error.
+func end(err error) {
 	if err == nil {
-		return
+		os.Exit(0)
 	}
 	var failure *errno.Error
 	if !errors.As(err, &failure) || !failure.Bare {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"strconv"
 	"strings"
@@ -17,7 +18,9 @@ import (
 	"github.com/ceph/go-ceph/rbd"
 
 	"github.com/opt-rbd/opt-rbd/internal/args"
+	"github.com/opt-rbd/opt-rbd/internal/conf"
 	"github.com/opt-rbd/opt-rbd/internal/errno"
+	"github.com/opt-rbd/opt-rbd/internal/krbd"
 )
 
 // #cgo LDFLAGS: -lrados
@@ -243,6 +246,16 @@ func (c *Cluster) HasConfig(option string) bool {
 // SetConfig overrides a configuration option.
 func (c *Cluster) SetConfig(option, value string) error {
 	return c.conn.SetConfigOption(option, value)
+}
+
+// Monitors gives the monitors' addresses that the configuration names in
+// mon_host, for both versions of the messenger protocol.
+func (c *Cluster) Monitors() ([]krbd.Monitor, error) {
+	list, err := conf.Monitors(c.Config("mon_host"), net.LookupHost)
+	if err != nil {
+		return nil, errno.Errorf(syscall.EINVAL, "%v", err)
+	}
+	return list, nil
 }
 
 // Name is the client's name, "client.admin"; ID is it without the type.

@@ -1,7 +1,6 @@
 package ceph
 
 import (
-	"bufio"
 	"encoding/base64"
 	"encoding/binary"
 	"errors"
@@ -9,6 +8,7 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/opt-rbd/opt-rbd/internal/conf"
 	"github.com/opt-rbd/opt-rbd/internal/errno"
 )
 
@@ -34,7 +34,7 @@ func (c *Cluster) Secret() (string, error) {
 		return strings.ReplaceAll(string(key), "\n", ""), err
 	}
 	keyring := c.Config("keyring")
-	for _, file := range strings.FieldsFunc(keyring, func(r rune) bool { return strings.ContainsRune(";,= \t", r) }) {
+	for _, file := range conf.Files(keyring) {
 		data, err := os.ReadFile(file)
 		if errors.Is(err, os.ErrNotExist) {
 			continue
@@ -42,7 +42,7 @@ func (c *Cluster) Secret() (string, error) {
 		if err != nil {
 			return "", err
 		}
-		if key := keyringKey(string(data), c.name); key != "" {
+		if key := conf.Key(string(data), c.name); key != "" {
 			return key, nil
 		}
 		return "", errno.Errorf(syscall.ENOENT, "no key for %s in %s", c.name, file)
@@ -75,22 +75,4 @@ func validKey(text string) bool {
 		return false
 	}
 	return len(raw) >= 12+int(binary.LittleEndian.Uint16(raw[10:]))
-}
-
-// keyringKey finds the key of an entity in a keyring file.
-func keyringKey(keyring, name string) string {
-	var section, key string
-	lines := bufio.NewScanner(strings.NewReader(keyring))
-	for lines.Scan() {
-		line := strings.TrimSpace(lines.Text())
-		if strings.HasPrefix(line, "[") {
-			section = strings.TrimSpace(strings.TrimSuffix(line[1:], "]"))
-			continue
-		}
-		option, value, ok := strings.Cut(line, "=")
-		if ok && section == name && strings.TrimSpace(option) == "key" {
-			key = strings.Trim(strings.TrimSpace(value), `"`)
-		}
-	}
-	return key
 }

@@ -7,7 +7,6 @@ import (
 
 	"github.com/ceph/go-ceph/rbd"
 
-	"github.com/opt-rbd/opt-rbd/internal/args"
 	"github.com/opt-rbd/opt-rbd/internal/device"
 	"github.com/opt-rbd/opt-rbd/internal/errno"
 	"github.com/opt-rbd/opt-rbd/internal/krbd"
@@ -21,25 +20,7 @@ var deviceCommands = []*command{
 	nbdMapCommand,
 	nbdUnmapCommand,
 	{Command: *device.List, run: byType(nbdList, deviceList)},
-	{
-		Command: args.Command{
-			Path:     []string{"device", "map"},
-			Aliases:  [][]string{{"map"}},
-			Operands: []args.Operand{imageOrSnapSpec},
-			Options: []args.Option{
-				device.Type, poolOption, namespaceOption, imageOption, snapOption,
-				{Name: "show-cookie", Help: "show device cookie"},
-				{Name: "cookie", Arg: "arg", Help: "specify device cookie"},
-				{Name: "read-only", Help: "map read-only"},
-				{Name: "exclusive", Help: "disable automatic exclusive lock transitions"},
-				{Name: "quiesce", Help: "use quiesce hooks"},
-				{Name: "quiesce-hook", Arg: "arg", Help: "quiesce hook path"},
-				device.Options,
-			},
-			Short: "Map an image to a block device.",
-		},
-		run: byType(nbdMap, deviceMap),
-	},
+	{Command: *device.Map, run: byType(nbdMap, deviceMap)},
 	{Command: *device.Unmap, run: byType(nbdUnmap, deviceUnmap)},
 }
 

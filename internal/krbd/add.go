@@ -211,5 +211,5 @@ func (h Host) findAdded(line string, want spec.Spec) (Device, error) {
 	if len(same) == 1 {
 		return same[0], nil
 	}
-	return Device{}, &Error{Text: "the kernel mapped " + want.String() + ", but which device it is cannot be told: see rbd device list", Errno: syscall.ENODEV}
+	return Device{}, &Error{Err: ErrLost, Text: "the kernel mapped " + want.String() + ", but which device it is cannot be told: see rbd device list", Errno: syscall.ENODEV}
 }

@@ -24,7 +24,13 @@ type Error struct {
 	// Device is the device node that the kernel has in spite of the failure,
 	// or empty.
 	Device string
+	// Err is ErrLost or nil.
+	Err error
 }
+
+// ErrLost is in the error of a map that the kernel has done, where it cannot
+// be told which device it made.
+var ErrLost = errors.New("the device cannot be told")
 
 func (e *Error) Error() string {
 	if e.Text == "" {
@@ -33,7 +39,12 @@ func (e *Error) Error() string {
 	return e.Text + ": " + errno.Text(e.Errno)
 }
 
-func (e *Error) Unwrap() error { return e.Errno }
+func (e *Error) Unwrap() []error {
+	if e.Err != nil {
+		return []error{e.Errno, e.Err}
+	}
+	return []error{e.Errno}
+}
 
 // errnoOf is the number that stands for err in an exit status; EIO where it
 // has none of its own.

@@ -16,6 +16,7 @@ const ConfigFile = "/etc/opt-rbd/launcher.conf"
 type Config struct {
 	Runtime string // docker, podman or nerdctl: rbd runs in a container of that; "": in the payload
 	Image   string // what the container is made of: NAME@sha256:DIGEST or an image's ID
+	Direct  bool   // the launcher maps by itself where it can, without asking the cluster
 }
 
 // maxConfig is more than any such file needs, in bytes.
@@ -100,8 +101,15 @@ func (c *Config) set(line string) error {
 			return errors.New("image is NAME@sha256:DIGEST or an image's whole ID (docker image ls --no-trunc), not " + strconv.Quote(value))
 		}
 		c.Image = value
+	case "map":
+		switch value {
+		case "direct", "rbd":
+			c.Direct = value == "direct"
+		default:
+			return errors.New("map is direct or rbd, not " + strconv.Quote(value))
+		}
 	default:
-		return errors.New("there is no setting " + strconv.Quote(name) + "; known are runtime and image")
+		return errors.New("there is no setting " + strconv.Quote(name) + "; known are runtime, image and map")
 	}
 	return nil
 }

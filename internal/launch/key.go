@@ -41,6 +41,15 @@ func hideKey(argv []string, cephArgs string) ([]string, error) {
 	return replaceKey(argv, "/proc/self/fd/"+strconv.Itoa(fd), cephArgs), nil
 }
 
+// HideKey overwrites the keys on the process's command line where other users can see them. os.Args has them as before.
+func HideKey() {
+	argv := cloneAll(os.Args)
+	for _, s := range args.Secrets(os.Args) {
+		wipe([]string{os.Args[s.Index][s.From:]})
+	}
+	os.Args = argv
+}
+
 // findKey gives the key that counts, the last one on the line, and whether any key on it is worth hiding.
 func findKey(argv []string) (key string, found bool) {
 	eachOption(argv, func(name, value string, _ []string) {

@@ -19,9 +19,11 @@ func TestReadConfig(t *testing.T) {
 	for text, want := range map[string]Config{
 		"":                                     {},
 		"# runtime = docker\n\n  runtime=none": {},
-		"runtime = nerdctl\nimage = " + testImage + "\n": {"nerdctl", testImage},
-		"image = sha256:" + id + "\nruntime = docker":    {"docker", "sha256:" + id},
-		"runtime = podman\r\nimage = " + id + "\r\n":     {"podman", id},
+		"runtime = nerdctl\nimage = " + testImage + "\n": {Runtime: "nerdctl", Image: testImage},
+		"image = sha256:" + id + "\nruntime = docker":    {Runtime: "docker", Image: "sha256:" + id},
+		"runtime = podman\r\nimage = " + id + "\r\n":     {Runtime: "podman", Image: id},
+		"map = direct":            {Direct: true},
+		"map = direct\nmap = rbd": {},
 	} {
 		write(t, file, text)
 		if c, err := ReadConfig(file); err != nil || c != want {
@@ -29,9 +31,10 @@ func TestReadConfig(t *testing.T) {
 		}
 	}
 	for text, want := range map[string]string{
-		"\nruntim = docker":                          file + ` line 2: there is no setting "runtim"; known are runtime and image`,
+		"\nruntim = docker":                          file + ` line 2: there is no setting "runtim"; known are runtime, image and map`,
 		"runtime":                                    file + " line 1: this is not name = value",
 		"runtime = lxc":                              file + ` line 1: runtime is none, docker, podman or nerdctl, not "lxc"`,
+		"map = fast":                                 file + ` line 1: map is direct or rbd, not "fast"`,
 		"runtime = docker":                           file + " has a runtime and no image; set image = NAME@sha256:DIGEST or an image's ID",
 		"image = ceph-common:latest":                 file + ` line 1: image is NAME@sha256:DIGEST or an image's whole ID (docker image ls --no-trunc), not "ceph-common:latest"`,
 		"image = --privileged@sha256:" + id:          file + ` line 1: image is NAME@sha256:DIGEST or an image's whole ID (docker image ls --no-trunc), not "--privileged@sha256:` + id + `"`,
@@ -109,7 +112,7 @@ func TestNeeds(t *testing.T) {
 func TestNerdctl(t *testing.T) {
 	dir := t.TempDir()
 	write(t, dir+"/a,b", "")
-	c := Config{"nerdctl", testImage}
+	c := Config{Runtime: "nerdctl", Image: testImage}
 	argv := []string{"/opt/bin/rbd", "--id", "kube", "export", "image", "-"}
 	n := needs{read: []string{"a,b", "gone"}, write: []string{dir + "/x"}}
 	got, err := c.command("opt-rbd-1", argv, n, caller{uid: 0, groups: []int{0, 4}, dir: dir, environ: []string{"TZ"}})

@@ -196,6 +196,9 @@ func (b *bench) write(title string, ways []way, times [][]time.Duration) {
 		}
 		cells[2] = "+" + ms(median(diffs)) + " ms"
 	}
+	if ways[0].name == "bare write" {
+		cells[0] += " (bare write to sysfs)"
+	}
 	if len(ways) > 2 {
 		cells[3] = ms(median(times[2]))
 	}

@@ -108,6 +108,41 @@ func (b *bench) node(dir string) error {
 	}
 	b.write("`rbd map` in the node (emulated CPU)", ways, maps)
 	b.write("`rbd unmap` in the node", ways, unmaps)
+	return b.direct(vm, must)
+}
+
+// direct measures what a map by the launcher itself adds to what the kernel needs: the same line written to it by a
+// shell, which waits for udev as every map does.
+func (b *bench) direct(vm *node.VM, must func(...string) (string, error)) error {
+	if err := vm.Put(b.ctx, "/etc/opt-rbd/launcher.conf", []byte("map = direct\n"), 0o644); err != nil {
+		return err
+	}
+	secret, err := b.c.Secret("client.admin")
+	if err != nil {
+		return err
+	}
+	line := b.c.MonV1() + " name=admin,secret=" + secret + " rbd image00 -"
+	ways := []way{
+		{"bare write", []string{"sh", "-c", `echo "$1" >/sys/bus/rbd/add_single_major && udevadm settle`, "sh", line}},
+		{"opt-rbd", []string{"/opt/bin/rbd", "map", "image00"}},
+	}
+	times := make([][]time.Duration, len(ways))
+	for round := range nodeRounds + 1 {
+		for k := range ways {
+			i := (k + round) % len(ways)
+			d, err := b.inNode(vm, ways[i].argv)
+			if err != nil {
+				return err
+			}
+			if _, err := must("sh", "-c", "udevadm settle; /opt/bin/rbd unmap /dev/rbd0"); err != nil {
+				return err
+			}
+			if round > 0 {
+				times[i] = append(times[i], d)
+			}
+		}
+	}
+	b.write("`rbd map` in the node with `map = direct`", ways, times)
 	return nil
 }
 

@@ -26,7 +26,7 @@ func Own() bool {
 }
 
 // words are in every command line that the launcher answers itself. A line that has one need not be of that kind.
-var words = []string{"unmap", "showmapped", "device"}
+var words = []string{"map", "unmap", "showmapped", "device"}
 
 // The payload is entered from init: until main starts, the runtime keeps the main goroutine on the main thread, as
 // launch.Main needs it. runtime.LockOSThread says the same but starts one more thread.

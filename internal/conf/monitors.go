@@ -1,31 +1,28 @@
-package ceph
+package conf
 
 import (
-	"net"
+	"fmt"
 	"net/netip"
+	"strconv"
 	"strings"
-	"syscall"
 
-	"github.com/opt-rbd/opt-rbd/internal/errno"
 	"github.com/opt-rbd/opt-rbd/internal/krbd"
 )
 
-// Monitors gives the monitors' addresses that the configuration names in
-// mon_host, for both versions of the messenger protocol.
-func (c *Cluster) Monitors() ([]krbd.Monitor, error) { return monitors(c.Config("mon_host")) }
-
 // The ports that are meant where none is said, by version of the messenger.
 const (
-	portV1 = "6789"
-	portV2 = "3300"
+	portV1 = 6789
+	portV2 = 3300
 )
 
-// monitors reads a mon_host: monitors separated by commas, semicolons or
+// Monitors reads a mon_host: monitors separated by commas, semicolons or
 // spaces, each an address or a name, with a port or without, with "v1:" or
 // "v2:" before it or without, with "/nonce" after it or without; several
 // addresses of one monitor stand in brackets. Where the version is not said, a
 // port of 3300 means 2, another one 1, and no port both.
-func monitors(monHost string) ([]krbd.Monitor, error) {
+//
+// lookup finds the addresses of a name.
+func Monitors(monHost string, lookup func(name string) ([]string, error)) ([]krbd.Monitor, error) {
 	var list []krbd.Monitor
 	for _, word := range splitMonHost(monHost) {
 		v1, v2 := true, true
@@ -35,40 +32,61 @@ func monitors(monHost string) ([]krbd.Monitor, error) {
 			v1, word = false, rest
 		}
 		word, _, _ = strings.Cut(word, "/")
-		host, port, err := net.SplitHostPort(word)
+		addresses, port, err := addresses(word, lookup)
 		if err != nil {
-			host, port = strings.Trim(word, "[]"), ""
+			return nil, fmt.Errorf("monitor %q: %w", word, err)
 		}
-		if v1 && v2 && port != "" {
+		if v1 && v2 && port != 0 {
 			v1, v2 = port != portV2, port == portV2
-		}
-		addresses := []string{host}
-		if _, err := netip.ParseAddr(host); err != nil {
-			if addresses, err = net.LookupHost(host); err != nil {
-				return nil, errno.Errorf(syscall.EINVAL, "monitor %q: %v", host, err)
-			}
 		}
 		for _, address := range addresses {
 			for _, try := range []struct {
 				wanted bool
-				port   string
+				port   uint16
 				msgr2  bool
 			}{{v2, portV2, true}, {v1, portV1, false}} {
 				if !try.wanted {
 					continue
 				}
-				if port != "" {
+				if port != 0 {
 					try.port = port
 				}
-				addr, err := netip.ParseAddrPort(net.JoinHostPort(address, try.port))
-				if err != nil {
-					return nil, errno.Errorf(syscall.EINVAL, "monitor %q: %v", word, err)
-				}
-				list = append(list, krbd.Monitor{Addr: addr, Msgr2: try.msgr2})
+				list = append(list, krbd.Monitor{Addr: netip.AddrPortFrom(address, try.port), Msgr2: try.msgr2})
 			}
 		}
 	}
 	return list, nil
+}
+
+// addresses reads an address or a name, with a port or without, which is then 0.
+func addresses(word string, lookup func(string) ([]string, error)) ([]netip.Addr, uint16, error) {
+	if both, err := netip.ParseAddrPort(word); err == nil {
+		return []netip.Addr{both.Addr()}, both.Port(), nil
+	}
+	if address, err := netip.ParseAddr(strings.Trim(word, "[]")); err == nil {
+		return []netip.Addr{address}, 0, nil
+	}
+	name, text, hasPort := strings.Cut(word, ":")
+	var port uint64
+	if hasPort {
+		var err error
+		if port, err = strconv.ParseUint(text, 10, 16); err != nil {
+			return nil, 0, fmt.Errorf("no port: %q", text)
+		}
+	}
+	found, err := lookup(name)
+	if err != nil {
+		return nil, 0, err
+	}
+	var list []netip.Addr
+	for _, text := range found {
+		address, err := netip.ParseAddr(text)
+		if err != nil {
+			return nil, 0, err
+		}
+		list = append(list, address)
+	}
+	return list, uint16(port), nil
 }
 
 // splitMonHost cuts at separators, and takes the brackets off that hold the

@@ -1,0 +1,108 @@
+// Package conf reads what tells a client of its cluster where librados is not
+// there to read it: ceph.conf, keyrings, and addresses of monitors.
+//
+// It is no second librados: it knows the options of one client as they stand in
+// one file, neither their defaults nor those that the monitors keep. See Ceph's
+// "Configuring Ceph".
+package conf
+
+import (
+	"errors"
+	"strings"
+)
+
+// errSyntax says that a file is none that is understood here.
+var errSyntax = errors.New("not a ceph.conf")
+
+// Options are those that count for one client, by names with "_" between
+// their words.
+type Options map[string]string
+
+// Parse reads the text of a ceph.conf for the client of the given name
+// ("client.admin"): an option in its own section beats one in [client], and
+// that one in [global].
+func Parse(text, client string) (Options, error) {
+	ranks := map[string]int{"global": 1, "client": 2, client: 3}
+	options, rankOf := Options{}, map[string]int{}
+	section := "global" // options before the first section
+	// A backslash at the end of a line joins it with the next.
+	for line := range strings.Lines(strings.ReplaceAll(text, "\\\n", "")) {
+		line = strings.TrimSpace(line)
+		if line == "" || line[0] == '#' || line[0] == ';' {
+			continue
+		}
+		if line[0] == '[' {
+			name, rest, ok := strings.Cut(line[1:], "]")
+			if rest, _ = cutComment(rest); !ok || rest != "" {
+				return nil, errSyntax
+			}
+			section = strings.TrimSpace(name)
+			continue
+		}
+		name, value, ok := strings.Cut(line, "=")
+		if !ok {
+			return nil, errSyntax
+		}
+		rank := ranks[section]
+		if rank == 0 {
+			continue
+		}
+		name = strings.Join(strings.FieldsFunc(name, func(r rune) bool { return strings.ContainsRune(" \t-_", r) }), "_")
+		if value, ok = cutComment(value); !ok {
+			return nil, errSyntax
+		}
+		if rank >= rankOf[name] {
+			options[name], rankOf[name] = value, rank
+		}
+	}
+	return options, nil
+}
+
+// cutComment takes a comment and quotation marks off a value. It is not ok
+// where the value has what would have to be looked at more closely.
+func cutComment(value string) (string, bool) {
+	value = strings.TrimSpace(value)
+	if value != "" && (value[0] == '"' || value[0] == '\'') {
+		inner, rest, ok := strings.Cut(value[1:], value[:1])
+		rest = strings.TrimSpace(rest)
+		return inner, ok && !strings.Contains(inner, `\`) && (rest == "" || rest[0] == '#' || rest[0] == ';')
+	}
+	if i := strings.IndexAny(value, "#;"); i >= 0 {
+		value = strings.TrimSpace(value[:i])
+	}
+	return value, !strings.Contains(value, `\`)
+}
+
+// Expand fills in the variables of a value that depend on nothing but the names
+// of cluster and client ("client.admin"). It is not ok where there are others.
+func Expand(value, cluster, client string) (expanded string, ok bool) {
+	kind, id, _ := strings.Cut(client, ".")
+	value = strings.NewReplacer(
+		"$cluster", cluster, "$name", client, "$type", kind, "$id", id,
+		"${cluster}", cluster, "${name}", client, "${type}", kind, "${id}", id,
+	).Replace(value)
+	return value, !strings.Contains(value, "$")
+}
+
+// Files are the files of an option that is a list of them, such as keyring.
+func Files(list string) []string {
+	return strings.FieldsFunc(list, func(r rune) bool { return strings.ContainsRune(";,= \t", r) })
+}
+
+// Key finds the key of an entity ("client.admin") in the text of a keyring; ""
+// where it has none.
+func Key(keyring, entity string) string {
+	var section, key string
+	for line := range strings.Lines(keyring) {
+		line = strings.TrimSpace(line)
+		if strings.HasPrefix(line, "[") {
+			section = strings.TrimSpace(strings.TrimSuffix(line[1:], "]"))
+			continue
+		}
+		option, value, ok := strings.Cut(line, "=")
+		if ok && section == entity && strings.TrimSpace(option) == "key" {
+			key = strings.Trim(strings.TrimSpace(value), `"`)
+		}
+	}
+	return key
+}

@@ -1,0 +1,218 @@
+package device
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strings"
+
+	"github.com/opt-rbd/opt-rbd/internal/args"
+	"github.com/opt-rbd/opt-rbd/internal/conf"
+	"github.com/opt-rbd/opt-rbd/internal/errno"
+	"github.com/opt-rbd/opt-rbd/internal/krbd"
+)
+
+// errIndirect says that a line needs librados or librbd: there is more in it,
+// or in the files that it is about, than is understood here, or the kernel did
+// not map the image, which librbd has better words for.
+var errIndirect = errors.New("needs librados")
+
+// Direct maps the image of a line of Map with what the line, the environment
+// and the files of this host say: no library is loaded for it and the cluster
+// is not asked, which settings for clients it keeps. ceph are the words of the
+// line that are Ceph's own options.
+//
+// Where it has not mapped anything it says nothing and done is false: the line
+// is then the rbd command's.
+func Direct(ctx context.Context, ceph []string, line *args.Line, env func(string) string, std IO) (done bool, err error) {
+	request, err := directRequest(ceph, line, env)
+	if err != nil {
+		return false, nil
+	}
+	var warnings bytes.Buffer
+	host := std.Host
+	host.Stderr = &warnings
+	mapped, err := host.Map(ctx, request)
+	if err != nil && mapped.Path == "" && !errors.Is(err, krbd.ErrLost) {
+		return false, nil
+	}
+	_, _ = std.Stderr.Write(warnings.Bytes())
+	if err != nil {
+		fmt.Fprintln(std.Stdout, krbd.Syslog)
+		return true, std.failed(err, krbd.MapFailed+": "+errno.Text(errno.Code(err)))
+	}
+	fmt.Fprintln(std.Stdout, mapped.Path)
+	return true, nil
+}
+
+func directRequest(ceph []string, line *args.Line, env func(string) string) (krbd.Request, error) {
+	none := krbd.Request{}
+	for _, set := range line.Options {
+		switch set.Option.Name {
+		case "pool", "namespace", "image", "snap", "read-only", "exclusive", "options":
+		case "device-type":
+			if set.Value != "krbd" {
+				return none, errIndirect
+			}
+		default:
+			return none, errIndirect
+		}
+	}
+	client, err := readClient(ceph, env)
+	if err != nil {
+		return none, err
+	}
+	var mapOptions, defaults krbd.MapOptions
+	for _, set := range line.Options {
+		if set.Option.Name == "options" {
+			if err := mapOptions.Parse(set.Value); err != nil {
+				return none, err
+			}
+		}
+	}
+	if _, given := line.Value("read-only"); given {
+		mapOptions.SetReadOnly()
+	}
+	if _, given := line.Value("exclusive"); given {
+		mapOptions.SetExclusive()
+	}
+	if err := defaults.Parse(client.options["rbd_default_map_options"]); err != nil {
+		return none, err
+	}
+	mapOptions.SetDefaults(defaults)
+
+	image, err := imageSpec(line)
+	if err != nil {
+		return none, err
+	}
+	if image.Pool == "" {
+		image.Pool = cmp.Or(client.options["rbd_default_pool"], "rbd")
+	}
+	if image.Image == "" {
+		return none, errIndirect
+	}
+	// Names want a resolver, which the launcher does without.
+	monitors, err := conf.Monitors(client.options["mon_host"], func(string) ([]string, error) { return nil, errIndirect })
+	if err != nil {
+		return none, err
+	}
+	secret, err := client.secret()
+	if err != nil {
+		return none, err
+	}
+	return krbd.Request{Spec: image, Monitors: monitors, ID: client.id, Secret: krbd.NewSecret(secret), Options: mapOptions}, nil
+}
+
+// client is what is known of the client without librados.
+type client struct {
+	cluster, id string
+	options     conf.Options // with those of the line in their place
+}
+
+// readClient reads the words of the line that are Ceph's, and the file that
+// they or the environment name.
+func readClient(words []string, env func(string) string) (client, error) {
+	c := client{cluster: "ceph", id: "admin"}
+	file := env("CEPH_CONF")
+	line := conf.Options{}
+	for len(words) > 0 {
+		name, value, n := args.CephOption(words, "-c", "--conf", "--cluster", "--id", "-n", "--name", "-m", "--mon_host", "-k", "--keyring", "-K", "--keyfile", "--key")
+		if n == 0 || n > len(words) {
+			return c, errIndirect
+		}
+		words = words[n:]
+		switch name {
+		case "-c", "--conf":
+			file = value
+		case "--cluster":
+			c.cluster = value
+		case "--id":
+			c.id = value
+		case "-n", "--name":
+			id, ok := strings.CutPrefix(value, "client.")
+			if !ok {
+				return c, errIndirect
+			}
+			c.id = id
+		case "-m", "--mon_host":
+			line["mon_host"] = value
+		case "-k", "--keyring":
+			line["keyring"] = value
+		case "-K", "--keyfile":
+			line["keyfile"] = value
+		case "--key":
+			line["key"] = value
+		}
+	}
+	// Ceph looks into more places, and into more than one file.
+	if file == "" {
+		file = "/etc/ceph/" + c.cluster + ".conf"
+	}
+	if env("CEPH_KEYRING") != "" || strings.ContainsAny(file, ", ;$~") || strings.ContainsAny(c.id+c.cluster, "/$[]") || c.id == "" {
+		return c, errIndirect
+	}
+	text, err := os.ReadFile(file)
+	// That nothing is there is what a line that says it all is used to, unless it names the file.
+	if err != nil && (!errors.Is(err, fs.ErrNotExist) || line["mon_host"] == "" || file != "/etc/ceph/"+c.cluster+".conf") {
+		return c, err
+	}
+	if c.options, err = conf.Parse(string(text), "client."+c.id); err != nil {
+		return c, err
+	}
+	for name, value := range line {
+		c.options[name] = value
+	}
+	for _, name := range []string{"mon_host", "keyring", "keyfile", "key", "rbd_default_pool", "rbd_default_map_options"} {
+		value, ok := conf.Expand(c.options[name], c.cluster, "client."+c.id)
+		if !ok {
+			return c, errIndirect
+		}
+		c.options[name] = value
+	}
+	// Other ways to authenticate, and other ways to find monitors.
+	for _, name := range []string{"auth_client_required", "auth_supported"} {
+		if value := c.options[name]; value != "" && value != "cephx" {
+			return c, errIndirect
+		}
+	}
+	if c.options["mon_host"] == "" {
+		return c, errIndirect
+	}
+	return c, nil
+}
+
+// secret is the client's key from where librados takes it: a key, a file with
+// it, or the first of its keyrings that is there.
+func (c client) secret() (string, error) {
+	if key := c.options["key"]; key != "" {
+		return strings.ReplaceAll(key, "\n", ""), nil
+	}
+	if file := c.options["keyfile"]; file != "" {
+		key, err := os.ReadFile(file)
+		return strings.ReplaceAll(string(key), "\n", ""), err
+	}
+	files := conf.Files(c.options["keyring"])
+	if len(files) == 0 {
+		for _, name := range []string{c.cluster + ".client." + c.id + ".keyring", c.cluster + ".keyring", "keyring", "keyring.bin"} {
+			files = append(files, "/etc/ceph/"+name)
+		}
+	}
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return "", err
+		}
+		if key := conf.Key(string(text), "client."+c.id); key != "" {
+			return key, nil
+		}
+		return "", errIndirect
+	}
+	return "", errIndirect
+}
