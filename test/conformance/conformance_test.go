@@ -173,7 +173,11 @@ func (s *side) run(program string, words []string, stdin string) (answer, error)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	began := time.Now()
-	err = cmd.Run()
+	if s == ours && program == s.program {
+		err = runWatched(cmd, []string{vars["KEY"], vars["KUBE_KEY"], vars["NONE_KEY"]})
+	} else {
+		err = cmd.Run()
+	}
 	var exit *exec.ExitError
 	if err != nil && !errors.As(err, &exit) || ctx.Err() != nil {
 		return answer{}, fmt.Errorf("%s %q: %w", program, words, errors.Join(err, ctx.Err()))
