@@ -266,6 +266,26 @@ func watcherHints(_ *call, _ spec.Spec, image *rbd.Image) []string {
 	return lines
 }
 
+// changedUnder names the other clients that have an image open whose content
+// was put back or replaced: what they keep in memory is of before, and a file
+// system that is mounted there is damaged by it. rbd does it without a word, so
+// this comes after all that it says.
+func (c *call) changedUnder(image *rbd.Image) {
+	conn, err := c.cluster.Connect()
+	if err != nil {
+		return
+	}
+	watchers, err := image.ListWatchers()
+	if err != nil {
+		return
+	}
+	for _, w := range watchers {
+		if uint64(w.Id) != conn.GetInstanceID() {
+			fmt.Fprintf(c.stderr, "hint: client.%d at %s has the image open and may still use what it was before: unmount or close it there before it writes\n", w.Id, w.Addr)
+		}
+	}
+}
+
 // snapHints names the snapshots that keep an image from being removed, and
 // whether clones or protection keep them in turn.
 func snapHints(_ *call, s spec.Spec, image *rbd.Image) []string {

@@ -632,7 +632,9 @@ func importDiff(c *call) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, image.Close()) }()
-	err = c.importDiff(image, path)
+	if err = c.importDiff(image, path); err == nil {
+		c.changedUnder(image)
+	}
 	// So it is called where it is about one diff.
 	if errno.Code(err) == syscall.EDOM {
 		err = syscall.EBADMSG

@@ -98,6 +98,9 @@ var snapChangeCommands = []*command{
 		run: func(c *call) error {
 			return withSnap(c, func(image *rbd.Image, snap string) error {
 				err := c.withProgress("Rolling back to snapshot", sizeOf(image), func(p librbd.Progress) error { return librbd.Rollback(image, snap, p) })
+				if err == nil {
+					c.changedUnder(image)
+				}
 				return errno.Wrap(err, "rollback failed")
 			})
 		},

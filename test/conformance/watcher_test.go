@@ -1,6 +1,8 @@
 package conformance
 
 import (
+	"os"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -30,6 +32,45 @@ func TestWatcherHint(t *testing.T) {
 	}
 	if want := "hint: " + watcher[2] + " at " + watcher[1] + " has it open"; !strings.Contains(string(out), want) {
 		t.Errorf("got %s, want %s", out, want)
+	}
+}
+
+// Content that is replaced under somebody who has the image open is told, with
+// the client's name, after what the genuine tool says.
+func TestChangedUnderWatcher(t *testing.T) {
+	if err := ours.emptyPool(); err != nil {
+		t.Fatal(err)
+	}
+	for _, line := range []string{"create used --size 8M", "snap create used@s --no-progress", "create free --size 8M", "snap create free@s --no-progress"} {
+		if r := ours.cluster.Rbd(strings.Fields(line)...); r.Code != 0 {
+			t.Fatal(line, ": ", r.Stderr)
+		}
+	}
+	if err := ours.watch([]string{"used"}); err != nil {
+		t.Fatal(err)
+	}
+	defer ours.endWatches()
+	diff := filepath.Join(t.TempDir(), "diff")
+	// The size, and the end.
+	if err := os.WriteFile(diff, []byte("rbd diff v1\ns\x00\x00\x80\x00\x00\x00\x00\x00e"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	status := ours.cluster.Rbd("status", "used")
+	watcher := regexp.MustCompile(`watcher=(\S+) (client\.\d+)`).FindStringSubmatch(status.Stdout)
+	if watcher == nil {
+		t.Fatalf("no watcher: %s", status.Stdout)
+	}
+	hint := "hint: " + watcher[2] + " at " + watcher[1] + " has the image open"
+	for line, want := range map[string]string{
+		"snap rollback used@s":          "\rRolling back to snapshot: 100% complete...done.\n" + hint,
+		"import-diff " + diff + " used": "\rImporting image diff: 100% complete...done.\n" + hint,
+		"snap rollback free@s":          "",
+		"import-diff " + diff + " free": "",
+	} {
+		out, err := ours.cluster.Command(t.Context(), ours.program, strings.Fields(line)...).CombinedOutput()
+		if err != nil || !strings.Contains(string(out), want) || want == "" && strings.Contains(string(out), "hint") {
+			t.Errorf("%s: %v, %q, want %q", line, err, out, want)
+		}
 	}
 }
 
