@@ -56,6 +56,12 @@ where its key is. \fB\-\-key\fP \fIkey\fP shows the key to everybody who can lis
 .TP
 \fB\-\-cluster\fP \fIname\fP
 the cluster's name, which is part of the names of its files
+.SH OPTION OF EVERY COMMAND
+.TP
+\fB\-\-timeout\fP \fIseconds\fP
+how long the cluster may leave a request without an answer, 300 without this option, for ever with 0. A command that comes to that ends with 110, or goes on to close
+what it has open, which may take as long a few times over. Work that goes on is not ended, however long it takes. rados_osd_op_timeout, rados_mon_op_timeout and
+client_mount_timeout of ceph.conf(5) say it for each kind of request. What the kernel does is not bounded by it. (Of \fBnbd map\fP this is another option.)
 .SH COMMANDS
 `
 
@@ -63,7 +69,8 @@ const tail = `.SH EXIT STATUS
 0 when all was done. Otherwise the number of the error, as in errno(3): 2 where something is not there, 16 where it is in use, 17 where it is there already,
 22 where the line asks for what cannot be; 1 where the line cannot be read.
 .SH MESSAGES
-Lines that begin with \(lqhint:\(rq come after all others, on standard error and only where something failed, and say what to do about it.
+Lines that begin with \(lqhint:\(rq come after all others, on standard error, where something failed or another client has open what was changed, and say what to do about it.
+On a terminal long work shows a bar with its rate and the time that is left.
 .SH ENVIRONMENT
 .TP
 CEPH_ARGS

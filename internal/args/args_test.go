@@ -72,6 +72,27 @@ func TestReadArranged(t *testing.T) {
 	}
 }
 
+// Timeout belongs to every command, unless it has one of its own.
+func TestReadTimeout(t *testing.T) {
+	own := &Command{Path: []string{"nbd", "map"}, Options: []Option{{Name: "timeout", Arg: "arg"}}}
+	commands := append([]*Command{own}, all...)
+	for _, argv := range [][]string{{"--timeout", "5", "ls", "x"}, {"ls", "--timeout=5", "x"}, {"ls", "x", "--timeout", "5"}} {
+		line, err := Read(commands, argv)
+		if err != nil || len(line.Options) != 1 || line.Options[0].Option != &Timeout || line.Options[0].Value != "5" || line.Operand(0) != "x" {
+			t.Errorf("%q: %+v, %v", argv, line, err)
+		}
+	}
+	line, err := Read(commands, []string{"nbd", "map", "--timeout", "x"})
+	if err != nil || line.Options[0].Option != &own.Options[0] {
+		t.Errorf("nbd map: %+v, %v", line, err)
+	}
+	for _, value := range []string{"-1", "x", "1.5", "99999999999"} {
+		if _, err := Read(commands, []string{"ls", "--timeout", value}); err == nil || err.Error() != "the argument for option '--timeout' is invalid" {
+			t.Errorf("%s: %v", value, err)
+		}
+	}
+}
+
 func TestReadMistakes(t *testing.T) {
 	for _, c := range []struct {
 		argv []string
