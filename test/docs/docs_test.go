@@ -38,7 +38,7 @@ type block struct {
 
 func blocks(t *testing.T) (list []block) {
 	t.Helper()
-	out, err := exec.Command("git", "-C", module, "ls-files", "*.md").Output()
+	out, err := exec.Command("git", "-C", module, "ls-files", "--cached", "--others", "--exclude-standard", "*.md").Output()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -84,7 +84,10 @@ func TestBlocks(t *testing.T) {
 			_, err = parser.ParseFile(token.NewFileSet(), b.at, "package p\nfunc _() {\n"+b.text+"\n}", 0)
 		case "ini":
 			err = launcherConf(t, b.text)
-		case "text":
+		case "text", "":
+			if m := looksLikeCommand.FindString(b.text); m != "" {
+				err = fmt.Errorf("say that the block is sh, or that it is text: it has %q", m)
+			}
 		default:
 			err = fmt.Errorf("the block's language %q is none of sh, yaml, go, ini (launcher.conf) and text", b.language)
 		}
@@ -98,6 +101,9 @@ func TestBlocks(t *testing.T) {
 	}
 }
 
+// looksLikeCommand finds what a reader would run.
+var looksLikeCommand = regexp.MustCompile(`(?m)^(sudo|make|go|docker|podman|kubectl|systemctl|ceph|rbd (map|unmap|ls|create|status)|\./installer) .*`)
+
 // readYAML refuses what has a key twice or is no YAML.
 func readYAML(text string) error {
 	var v any
@@ -110,8 +116,8 @@ func launcherConf(t *testing.T, text string) error {
 		return err
 	}
 	c, err := launch.ReadConfig(name)
-	if err == nil && c.Runtime == "" {
-		err = fmt.Errorf("it names no runtime")
+	if err == nil && c == (launch.Config{}) {
+		err = fmt.Errorf("it sets nothing")
 	}
 	return err
 }
@@ -193,10 +199,12 @@ func command(t *testing.T, words []string) error {
 			return err
 		}
 		return nil
-	case "export", "cd", "echo", "cat":
+	case "ceph":
+		return onCluster(t, name, args)
+	case "export", "cd", "echo", "cat", "sed":
 		return nil
-	case "cosign", "kubectl", "butane", "ceph":
-		return nil // not on the machine of the tests, or of the cluster
+	case "cosign", "kubectl", "butane":
+		return nil // not on the machine of the tests
 	}
 	return fmt.Errorf("the test knows no command %s", name)
 }
@@ -277,7 +285,16 @@ func installer(args []string) error {
 	return nil
 }
 
-var lab = sync.OnceValues(func() (*cluster.Cluster, error) { return cluster.New(context.Background(), cluster.Options{}) })
+var lab = sync.OnceValues(func() (*cluster.Cluster, error) {
+	c, err := cluster.New(context.Background(), cluster.Options{})
+	if err != nil {
+		return nil, err
+	}
+	if r := c.Rbd("create", "disk", "--size", "1G"); r.Code != 0 {
+		return nil, fmt.Errorf("rbd create: %s", r.Stderr)
+	}
+	return c, nil
+})
 
 func TestMain(m *testing.M) {
 	code := m.Run()
@@ -287,12 +304,9 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// rbd is run: what needs no device has to succeed, on one image after another.
+// rbd is run: what needs no device has to succeed, in a pool that has the image
+// disk.
 func rbd(t *testing.T, args []string) error {
-	c, err := lab()
-	if err != nil {
-		return err
-	}
 	if slices.Contains(args, "map") || slices.Contains(args, "unmap") {
 		args = append([]string{"help"}, args[0]) // a device needs a node: see test/node
 	}
@@ -300,8 +314,15 @@ func rbd(t *testing.T, args []string) error {
 	if err != nil {
 		return err
 	}
-	out, err := c.Command(t.Context(), program, args...).CombinedOutput()
+	return onCluster(t, program, args)
+}
+
+func onCluster(t *testing.T, program string, args []string) error {
+	c, err := lab()
 	if err != nil {
+		return err
+	}
+	if out, err := c.Command(t.Context(), program, args...).CombinedOutput(); err != nil {
 		return fmt.Errorf("%w: %s", err, out)
 	}
 	return nil
