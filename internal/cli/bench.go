@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/signal"
+	"slices"
 	"strconv"
 	"syscall"
 	"time"
@@ -25,7 +26,7 @@ var benchCommand = &command{
 	Command: args.Command{
 		Path:     []string{"bench"},
 		Operands: []args.Operand{imageSpec},
-		Options: []args.Option{
+		Options: slices.Concat([]args.Option{
 			poolOption, namespaceOption, imageOption,
 			{Name: "io-size", Arg: "arg", Help: "IO size (in B/K/M/G/T) [default: 4K]", Check: isA(bytes)},
 			{Name: "io-threads", Arg: "arg", Help: "ios in flight [default: 16]", Check: isA(unsigned32)},
@@ -35,14 +36,32 @@ var benchCommand = &command{
 				Check: oneOf("rand", "seq", "full-seq"),
 			},
 			{Name: "rw-mix-read", Arg: "arg", Help: "read proportion in readwrite (<= 100) [default: 50]", Check: isA(unsigned32)},
+		}, since(20, args.Option{
+			Name: "pattern-byte", Arg: "arg", Check: isA(patternByte),
+			Help: "which byte value to write (integer between 0-255, rand\nor rand-str [default: rand]",
+		}), []args.Option{
 			{
 				Name: "io-type", Arg: "arg", Required: true, Help: "IO type (read, write, or readwrite(rw))",
 				Check: oneOf("read", "write", "readwrite", "rw"),
 			},
-		},
+		}),
 		Short: "Simple benchmark.",
 	},
 	run: bench,
+}
+
+// randomBytes is what patternByte reads where there is no one byte to write.
+const randomBytes = math.MaxUint8 + 1
+
+func patternByte(text string) (uint64, error) {
+	if text == "rand" || text == "rand-str" {
+		return randomBytes, nil
+	}
+	n, err := strconv.ParseUint(text, 10, 8)
+	if err != nil {
+		return 0, args.ErrArgument
+	}
+	return n, nil
 }
 
 // benchmark is what is asked for.
@@ -124,8 +143,12 @@ func (b *benchmark) run(c *call, image *rbd.Image) error {
 	var done counts
 	slots := make([]*slot, 0, min(b.threads, b.total/b.size+1))
 	written := make([]byte, b.size)
+	value := c.number("pattern-byte", patternByte)
 	for i := range written {
-		written[i] = byte(rand.Uint32())
+		written[i] = byte(value)
+		if !c.IsSet("pattern-byte") || value == randomBytes {
+			written[i] = byte(rand.Uint32())
+		}
 	}
 	start := time.Now()
 	shown := rates{at: []time.Duration{0}, ops: []uint64{0}}

@@ -3,6 +3,7 @@ package cli
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"syscall"
 
 	"github.com/ceph/go-ceph/rbd"
@@ -18,22 +19,25 @@ var childrenCommand = &command{
 	Command: args.Command{
 		Path:     []string{"children"},
 		Operands: []args.Operand{imageOrSnapSpec},
-		Options: []args.Option{
-			poolOption, namespaceOption, imageOption, snapOption,
+		Options: slices.Concat([]args.Option{poolOption, namespaceOption, imageOption, snapOption}, since(18, imageIDOption), []args.Option{
 			{Name: "snap-id", Arg: "arg", Help: "snapshot id", Check: isA(unsigned)},
 			{Name: "all", Short: "a", Help: "list all children (include trash)"},
 			{Name: "descendants", Help: "include all descendants"},
 			formatOption, prettyOption,
-		},
+		}),
 		Short: "Display children of an image or its snapshot.",
 	},
 	run: children,
 }
 
 func children(c *call) (err error) {
-	s, err := c.spec(spec.Form{Snap: spec.MaySnap})
+	id := c.String("image-id")
+	s, err := c.spec(spec.Form{Snap: spec.MaySnap, Optional: id != ""})
 	if err != nil {
 		return err
+	}
+	if id != "" && s.Image != "" {
+		return errno.Errorf(syscall.EINVAL, "trying to access image using both name and id.")
 	}
 	byID := c.IsSet("snap-id")
 	if byID && s.Snap != "" {
@@ -45,7 +49,7 @@ func children(c *call) (err error) {
 	}
 	snap := s.Snap
 	s.Snap = ""
-	image, err := c.open(s, true)
+	_, image, err := c.openImage(s, id, true)
 	if err != nil {
 		return err
 	}

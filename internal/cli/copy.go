@@ -36,13 +36,27 @@ var copyCommands = []*command{
 		Command: args.Command{
 			Path:     []string{"clone"},
 			Operands: []args.Operand{sourceSnapSpec, destSpec},
-			Options:  copyOptions,
-			Short:    "Clone a snapshot into a CoW child image.",
-			Long:     featureLegend,
+			Options: slices.Concat(sourceImageOptions, []args.Option{sourceSnapOption},
+				since(20, args.Option{Name: "snap-id", Arg: "arg", Help: "source snapshot id", Check: isA(unsigned)}),
+				destOptions, createOptions),
+			Short: "Clone a snapshot into a CoW child image.",
+			Long:  featureLegend,
 		},
 		run: func(c *call) error {
-			return duplicate(c, spec.NeedSnap, func(from, to *rados.IOContext, s, d spec.Spec, o *rbd.ImageOptions) error {
-				err := rbd.CloneImage(from, s.Image, s.Snap, to, d.Image, o)
+			snap := spec.NeedSnap
+			if c.IsSet("snap-id") {
+				snap = spec.MaySnap
+			}
+			return duplicate(c, snap, func(from, to *rados.IOContext, s, d spec.Spec, o *rbd.ImageOptions) error {
+				var err error
+				switch {
+				case !c.IsSet("snap-id"):
+					err = rbd.CloneImage(from, s.Image, s.Snap, to, d.Image, o)
+				case s.Snap != "":
+					return errno.Errorf(syscall.EINVAL, "trying to access snapshot using both name and id.")
+				default:
+					err = librbd.CloneSnapID(from, s.Image, c.number("snap-id", unsigned), to, d.Image, o)
+				}
 				if errno.Code(err) == syscall.EXDEV {
 					return errno.Errorf(syscall.EXDEV, "clone v2 required for cross-namespace clones.")
 				}
@@ -95,12 +109,21 @@ var copyCommands = []*command{
 		Command: args.Command{
 			Path:     []string{"flatten"},
 			Operands: []args.Operand{imageSpec},
-			Options:  []args.Option{poolOption, namespaceOption, imageOption, noProgress},
+			Options:  append([]args.Option{poolOption, namespaceOption, imageOption, noProgress}, encryptionOptions...),
 			Short:    "Fill clone with parent data (make it independent).",
 		},
 		run: func(c *call) error {
+			passphrases, err := c.passphrases()
+			if err != nil {
+				return err
+			}
 			librbd.KeepBuffers()
-			return changeImage(c, "Image flatten", "flatten error", librbd.Flatten)
+			return c.withImage(func(image *rbd.Image) error {
+				if err := unlock(image, passphrases); err != nil {
+					return err
+				}
+				return change(c, image, "Image flatten", "flatten error", librbd.Flatten)
+			})
 		},
 	},
 	{
@@ -162,16 +185,18 @@ func withSource(c *call, s spec.Spec, operation, failed string, do func(*rbd.Ima
 	if err != nil {
 		return err
 	}
-	err = c.withProgress(operation, sizeOf(image), func(p librbd.Progress) error { return do(image, p) })
-	return errno.Wrap(err, failed)
+	return change(c, image, operation, failed, do)
 }
 
 // changeImage does something to an image that takes a while.
 func changeImage(c *call, operation, failed string, do func(*rbd.Image, librbd.Progress) error) error {
-	return c.withImage(func(image *rbd.Image) error {
-		err := c.withProgress(operation, sizeOf(image), func(p librbd.Progress) error { return do(image, p) })
-		return errno.Wrap(err, failed)
-	})
+	return c.withImage(func(image *rbd.Image) error { return change(c, image, operation, failed, do) })
+}
+
+// change is changeImage for one that is open.
+func change(c *call, image *rbd.Image, operation, failed string, do func(*rbd.Image, librbd.Progress) error) error {
+	err := c.withProgress(operation, sizeOf(image), func(p librbd.Progress) error { return do(image, p) })
+	return errno.Wrap(err, failed)
 }
 
 func rename(c *call) error {

@@ -194,6 +194,9 @@ func (c *call) imageOptions(options *rbd.ImageOptions, withFormat bool) error {
 	switch c.String("mirror-image-mode") {
 	case "journal":
 		set(librbd.ImageOptionMirrorMode, uint64(rbd.ImageMirrorModeJournal))
+		if librbd.Release >= 20 { // it did not go without saying before
+			set(rbd.RbdImageOptionFeaturesSet, rbd.FeatureExclusiveLock|rbd.FeatureJournaling)
+		}
 	case "snapshot":
 		set(librbd.ImageOptionMirrorMode, uint64(rbd.ImageMirrorModeSnapshot))
 	}

@@ -3,10 +3,12 @@ package cli
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"syscall"
 
 	"github.com/ceph/go-ceph/rbd"
 
+	"github.com/opt-rbd/opt-rbd/internal/args"
 	"github.com/opt-rbd/opt-rbd/internal/device"
 	"github.com/opt-rbd/opt-rbd/internal/errno"
 	"github.com/opt-rbd/opt-rbd/internal/krbd"
@@ -20,8 +22,17 @@ var deviceCommands = []*command{
 	nbdMapCommand,
 	nbdUnmapCommand,
 	{Command: *device.List, run: byType(nbdList, deviceList)},
-	{Command: *device.Map, run: byType(nbdMap, deviceMap)},
-	{Command: *device.Unmap, run: byType(nbdUnmap, deviceUnmap)},
+	{Command: withSnapID(device.Map), run: byType(nbdMap, deviceMap)},
+	{Command: withSnapID(device.Unmap), run: byType(nbdUnmap, deviceUnmap)},
+}
+
+// withSnapID is a command of the launcher, which hands over lines with options
+// that it does not know, with what rbd-nbd takes besides.
+func withSnapID(known *args.Command) args.Command {
+	c := *known
+	last := len(c.Options) - 1
+	c.Options = slices.Concat(c.Options[:last], deviceSnapID, c.Options[last:])
+	return c
 }
 
 // host is the machine on which devices are mapped.

@@ -10,6 +10,7 @@ import (
 
 	"github.com/opt-rbd/opt-rbd/internal/args"
 	"github.com/opt-rbd/opt-rbd/internal/errno"
+	"github.com/opt-rbd/opt-rbd/internal/librbd"
 	"github.com/opt-rbd/opt-rbd/internal/spec"
 )
 
@@ -54,17 +55,11 @@ func encryptionFormat(c *call) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, image.Close()) }()
-	// The whole file is the passphrase, with a newline at its end if it has one.
-	f, err := os.Open(path)
+	passphrase, err := readPassphrase(path, path)
 	if err != nil {
-		return errno.Wrap(err, "unable to open passphrase file "+path)
+		return err
 	}
-	passphrase, err := io.ReadAll(f)
-	f.Close()
-	defer func() { clear(passphrase[:cap(passphrase)]) }()
-	if err != nil {
-		return errno.Wrap(err, "unable to read passphrase file "+path)
-	}
+	defer func() { clear(passphrase) }()
 	var options rbd.EncryptionOptions
 	switch format {
 	case "luks1":
@@ -75,4 +70,63 @@ func encryptionFormat(c *call) (err error) {
 		return errno.Errorf(syscall.EOPNOTSUPP, "unsupported encryption format")
 	}
 	return errno.Wrap(image.EncryptionFormat(options), "encryption format error")
+}
+
+// readPassphrase reads a file, which may be a descriptor: /dev/fd/3. The whole
+// of it is the passphrase, with a newline at its end if it has one. Errors call
+// the file by that name.
+func readPassphrase(path, name string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, errno.Wrap(err, "unable to open passphrase file "+name)
+	}
+	defer f.Close()
+	passphrase, err := io.ReadAll(f)
+	return passphrase, errno.Wrap(err, "unable to read passphrase file "+name)
+}
+
+// encryptionOptions unlock an image for a command that changes it.
+var encryptionOptions = since(18,
+	args.Option{
+		Name: "encryption-format", Arg: "arg", Repeat: true,
+		Help:  "encryption format (luks, luks1, luks2)\n[default: luks]",
+		Check: oneOf("luks", "luks1", "luks2"),
+	},
+	args.Option{
+		Name: "encryption-passphrase-file", Arg: "arg", Repeat: true,
+		Help: "path to file containing passphrase for\nunlocking the image",
+	},
+)
+
+// passphrases reads encryptionOptions, where there are any: those of the image
+// itself first, then those of its parents.
+func (c *call) passphrases() (list []librbd.Passphrase, err error) {
+	formats, files := c.StringSlice("encryption-format"), c.StringSlice("encryption-passphrase-file")
+	if len(formats) > 0 && len(formats) != len(files) {
+		return nil, errno.Errorf(syscall.EINVAL, "encryption formats count does not match passphrase files count")
+	}
+	for i, file := range files {
+		p := librbd.Passphrase{Format: librbd.LUKS}
+		if len(formats) > 0 {
+			p.Format = map[string]librbd.EncryptionFormat{"luks": librbd.LUKS, "luks1": librbd.LUKS1, "luks2": librbd.LUKS2}[formats[i]]
+		}
+		if p.Text, err = readPassphrase(file, "'"+file+"'"); err != nil {
+			return nil, err
+		}
+		list = append(list, p)
+	}
+	return list, nil
+}
+
+// unlock makes an image be written as what it is encrypted from.
+func unlock(image *rbd.Image, passphrases []librbd.Passphrase) error {
+	if len(passphrases) == 0 {
+		return nil
+	}
+	defer func() {
+		for _, p := range passphrases {
+			clear(p.Text)
+		}
+	}()
+	return errno.Wrap(librbd.LoadEncryption(image, passphrases), "encryption load failed")
 }

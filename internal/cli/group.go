@@ -40,7 +40,7 @@ var (
 	}
 )
 
-var groupCommands = []*command{
+var groupCommands = append(since(20, groupInfoCommand, groupSnapInfoCommand), []*command{
 	{
 		Command: args.Command{
 			Path:     []string{"group", "create"},
@@ -226,7 +226,7 @@ var groupCommands = []*command{
 			return errno.Wrap(err, "rollback group to snapshot failed")
 		},
 	},
-}
+}...)
 
 // silent is an error of which only the exit code is told: librbd's log has
 // its words.

@@ -18,6 +18,7 @@ import (
 	"github.com/opt-rbd/opt-rbd/internal/args"
 	"github.com/opt-rbd/opt-rbd/internal/ceph"
 	"github.com/opt-rbd/opt-rbd/internal/errno"
+	"github.com/opt-rbd/opt-rbd/internal/librbd"
 	"github.com/opt-rbd/opt-rbd/internal/output"
 	"github.com/opt-rbd/opt-rbd/internal/spec"
 	"github.com/opt-rbd/opt-rbd/internal/stream"
@@ -72,8 +73,9 @@ var mirrorPoolCommands = []*command{
 		Command: args.Command{
 			Path:     []string{"mirror", "pool", "enable"},
 			Operands: []args.Operand{poolSpec, {Name: "mode", Help: "mirror mode [image or pool]"}},
-			Options:  append(poolOptions[:2:2], siteNameOption),
-			Short:    "Enable RBD mirroring by default within a pool.",
+			Options: slices.Concat(poolOptions, []args.Option{siteNameOption},
+				since(20, args.Option{Name: "remote-namespace", Arg: "arg", Help: "remote namespace name"})),
+			Short: "Enable RBD mirroring by default within a pool.",
 		},
 		run: mirrorPoolEnable,
 	},
@@ -252,8 +254,14 @@ func mirrorPoolEnable(c *call) error {
 		return err
 	}
 	modes := map[string]rbd.MirrorMode{"image": rbd.MirrorModeImage, "pool": rbd.MirrorModePool}
+	if librbd.Release >= 20 {
+		modes["init-only"] = librbd.MirrorModeInitOnly
+	}
 	mode, ok := modes[c.operand()]
-	if !ok {
+	switch {
+	case !ok && librbd.Release >= 20:
+		return errno.Errorf(syscall.EINVAL, "mirror mode was not specified")
+	case !ok:
 		return errno.Errorf(syscall.EINVAL, "must specify 'image' or 'pool' mode.")
 	}
 	pool, err := c.cluster.Pool(s.Pool, s.Namespace)
@@ -272,7 +280,22 @@ func mirrorPoolEnable(c *call) error {
 			return err
 		}
 	}
+	if librbd.Release >= 20 && mode != librbd.MirrorModeInitOnly {
+		if err := setRemoteNamespace(pool, c.String("remote-namespace")); err != nil {
+			return errno.Wrap(err, "failed to set the remote namespace")
+		}
+	}
 	return setMirrorMode(c, pool, mode, renamed)
+}
+
+// setRemoteNamespace leaves alone what is so already: where mirroring goes on
+// librbd lets nothing be set.
+func setRemoteNamespace(pool *rados.IOContext, name string) error {
+	old, err := librbd.RemoteNamespace(pool)
+	if err == nil && old == name {
+		return nil
+	}
+	return librbd.SetRemoteNamespace(pool, name)
 }
 
 // setMirrorMode says so when nothing changes, unless something else did.
@@ -290,6 +313,7 @@ func setMirrorMode(c *call, pool *rados.IOContext, mode rbd.MirrorMode, quiet bo
 	case old == mode:
 		fmt.Fprintf(c.stdout, "rbd: mirroring is already configured for %s mode\n", poolMirrorMode(mode))
 		return nil
+	case old == librbd.MirrorModeInitOnly, mode == librbd.MirrorModeInitOnly:
 	case old != rbd.MirrorModeDisabled && mode != rbd.MirrorModeDisabled:
 		fmt.Fprintf(c.stdout, "note: changing mirroring mode from %s to %s\n", poolMirrorMode(old), poolMirrorMode(mode))
 	}
@@ -304,6 +328,8 @@ func poolMirrorMode(mode rbd.MirrorMode) string {
 		return "image"
 	case rbd.MirrorModePool:
 		return "pool"
+	case librbd.MirrorModeInitOnly:
+		return "init-only"
 	}
 	return "unknown"
 }
@@ -393,19 +419,46 @@ func mirrorPoolInfo(c *call) error {
 			return silent(err)
 		}
 	}
-	shown := mode != rbd.MirrorModeDisabled && s.Namespace == ""
+	enabled := mode != rbd.MirrorModeDisabled
+	shown := enabled && s.Namespace == ""
+	// Of a release before 20 these are not said.
+	var uuid, remote string
+	more := enabled && librbd.Release >= 20
+	if more {
+		if uuid, err = rbd.GetMirrorUUID(pool); err != nil {
+			return silent(err)
+		}
+		uuid = strings.TrimRight(uuid, "\x00")
+		if remote, err = librbd.RemoteNamespace(pool); err != nil {
+			return silent(err)
+		}
+	}
 	if f == nil {
 		fmt.Fprintln(c.stdout, "Mode:", poolMirrorMode(mode))
+		if shown {
+			fmt.Fprintln(c.stdout, "Site Name:", site)
+		}
+		if more {
+			fmt.Fprintf(c.stdout, "Mirror UUID: %s\nRemote Namespace: %s\n", uuid, remote)
+		}
+		if shown || more {
+			fmt.Fprintln(c.stdout)
+		}
 		if !shown {
 			return nil
 		}
-		fmt.Fprintf(c.stdout, "Site Name: %s\n\n", site)
 		return printPeers(c, pool, peers)
 	}
 	f.OpenObject("mirror")
 	f.String("mode", poolMirrorMode(mode))
 	if shown {
 		f.String("site_name", site)
+	}
+	if more {
+		f.String("mirror_uuid", uuid)
+		f.String("remote_namespace", remote)
+	}
+	if shown {
 		if err := writePeers(c, pool, peers, f); err != nil {
 			return err
 		}

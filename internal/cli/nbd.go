@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 
@@ -16,12 +18,15 @@ import (
 	"github.com/opt-rbd/opt-rbd/internal/spec"
 )
 
+// deviceSnapID is for rbd-nbd; the kernel goes by names.
+var deviceSnapID = since(18, args.Option{Name: "snap-id", Arg: "arg", Help: "snapshot id", Check: isA(unsigned)})
+
 var (
 	deviceAttachCommand = &command{
 		Command: args.Command{
 			Path:     []string{"device", "attach"},
 			Operands: []args.Operand{imageOrSnapSpec},
-			Options: []args.Option{
+			Options: slices.Concat([]args.Option{
 				device.Type, poolOption, namespaceOption, imageOption, snapOption,
 				{Name: "device", Arg: "arg", Required: true, Help: "specify device path"},
 				{Name: "show-cookie", Help: "show device cookie"},
@@ -31,8 +36,7 @@ var (
 				{Name: "exclusive", Help: "disable automatic exclusive lock transitions"},
 				{Name: "quiesce", Help: "use quiesce hooks"},
 				{Name: "quiesce-hook", Arg: "arg", Help: "quiesce hook path"},
-				device.Options,
-			},
+			}, deviceSnapID, []args.Option{device.Options}),
 			Short: "Attach image to device.",
 		},
 		run: byType(nbdAttach, notByKernel("attach")),
@@ -44,8 +48,9 @@ var (
 				Name: "image-or-snap-or-device-spec",
 				Help: "image, snapshot, or device specification\n[<pool-name>/]<image-name>[@<snap-name>] or <device-path>",
 			}},
-			Options: []args.Option{device.Type, poolOption, imageOption, snapOption, device.Options},
-			Short:   "Detach image from device.",
+			Options: slices.Concat([]args.Option{device.Type, poolOption}, since(18, namespaceOption),
+				[]args.Option{imageOption, snapOption}, deviceSnapID, []args.Option{device.Options}),
+			Short: "Detach image from device.",
 		},
 		run: byType(nbdDetach, notByKernel("detach")),
 	}
@@ -142,7 +147,7 @@ func nbdDetach(c *call) error {
 	if err != nil {
 		return err
 	}
-	return c.runNBD("detach", append([]string{what}, c.extraOptions()...))
+	return c.runNBD("detach", slices.Concat([]string{what}, c.snapIDWords(), c.extraOptions()))
 }
 
 func nbdMap(c *call) error {
@@ -158,7 +163,7 @@ func nbdUnmap(c *call) error {
 	if err != nil {
 		return err
 	}
-	return c.runNBD("unmap", append([]string{what}, c.extraOptions()...))
+	return c.runNBD("unmap", slices.Concat([]string{what}, c.snapIDWords(), c.extraOptions()))
 }
 
 func nbdList(c *call) error {
@@ -209,12 +214,20 @@ func (c *call) nbdOptions() []string {
 			words = append(words, "--"+name, c.String(name))
 		}
 	}
+	words = append(words, c.snapIDWords()...)
 	for _, name := range []string{"nbds_max", "max_part", "timeout"} {
 		if c.IsSet(name) {
 			words = append(words, "--"+name+"="+c.String(name))
 		}
 	}
 	return append(words, c.extraOptions()...)
+}
+
+func (c *call) snapIDWords() []string {
+	if !c.IsSet("snap-id") {
+		return nil
+	}
+	return []string{"--snap-id", strconv.FormatUint(c.number("snap-id", unsigned), 10)}
 }
 
 // extraOptions are what -o says, for rbd-nbd.

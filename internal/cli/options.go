@@ -2,6 +2,7 @@ package cli
 
 import (
 	"github.com/opt-rbd/opt-rbd/internal/args"
+	"github.com/opt-rbd/opt-rbd/internal/librbd"
 )
 
 // The options and operands that many commands have.
@@ -59,4 +60,13 @@ func oneOf(words ...string) func(string) error {
 		}
 		return args.ErrArgument
 	}
+}
+
+// since gives options and more that a Ceph release brought, where librbd is of
+// that release: with an older one there are no such options.
+func since[T any](release int, list ...T) []T {
+	if librbd.Release < release {
+		return nil
+	}
+	return list
 }

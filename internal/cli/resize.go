@@ -2,6 +2,7 @@ package cli
 
 import (
 	"errors"
+	"slices"
 	"syscall"
 
 	"github.com/opt-rbd/opt-rbd/internal/args"
@@ -14,11 +15,11 @@ var resizeCommand = &command{
 	Command: args.Command{
 		Path:     []string{"resize"},
 		Operands: []args.Operand{imageSpec},
-		Options: []args.Option{
+		Options: slices.Concat([]args.Option{
 			poolOption, namespaceOption, imageOption, sizeOption,
 			{Name: "allow-shrink", Help: "permit shrinking"},
 			noProgress,
-		},
+		}, encryptionOptions),
 		Short: "Resize (expand or shrink) image.",
 	},
 	run: func(c *call) (err error) {
@@ -30,11 +31,18 @@ var resizeCommand = &command{
 		if err != nil {
 			return err
 		}
+		passphrases, err := c.passphrases()
+		if err != nil {
+			return err
+		}
 		image, err := c.open(s, false)
 		if err != nil {
 			return err
 		}
 		defer func() { err = errors.Join(err, image.Close()) }()
+		if err := unlock(image, passphrases); err != nil {
+			return err
+		}
 		old, err := image.GetSize()
 		switch {
 		case err != nil:

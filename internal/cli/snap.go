@@ -211,8 +211,16 @@ type snapshot struct {
 	group     *rbd.SnapGroupNamespace
 	groupPool string
 	trash     *string // the name that it had
+	wasOf     string  // the namespace that it was of then, "" where librbd does not tell
 	mirror    *librbd.MirrorSnap
 	objects   uint64 // of the image at the snapshot; for mirror only
+}
+
+var snapNamespaces = map[rbd.SnapNamespaceType]string{
+	rbd.SnapNamespaceTypeUser:      "user",
+	rbd.SnapNamespaceTypeGroup:     "group",
+	rbd.SnapNamespaceTypeTrash:     "trash",
+	librbd.SnapNamespaceTypeMirror: "mirror",
 }
 
 // snapsWhere lists the snapshots of the kinds that keep takes. Not only people
@@ -258,15 +266,14 @@ func readSnap(c *call, image *rbd.Image, info rbd.SnapInfo) (snapshot, error) {
 	if err != nil {
 		return s, err
 	}
+	s.namespace = snapNamespaces[kind]
 	// What cannot be told of a namespace is left out, as far as it goes.
 	switch kind {
 	case rbd.SnapNamespaceTypeUser:
-		s.namespace = "user"
 		if s.protected, err = image.GetSnapshot(info.Name).IsProtected(); err != nil {
 			return s, err
 		}
 	case rbd.SnapNamespaceTypeGroup:
-		s.namespace = "group"
 		if group, err := image.GetSnapGroupNamespace(info.Id); err == nil {
 			s.group = group
 			missing := fmt.Sprintf("<missing image pool %d>", group.Pool)
@@ -275,12 +282,13 @@ func readSnap(c *call, image *rbd.Image, info rbd.SnapInfo) (snapshot, error) {
 			}
 		}
 	case rbd.SnapNamespaceTypeTrash:
-		s.namespace = "trash"
 		if name, err := image.GetSnapTrashNamespace(info.Id); err == nil {
 			s.trash = &name
+			if kind, err := librbd.TrashedSnapKind(image, info.Id); err == nil {
+				s.wasOf = snapNamespaces[kind]
+			}
 		}
 	case librbd.SnapNamespaceTypeMirror:
-		s.namespace = "mirror"
 		if mirror, err := librbd.GetMirrorSnap(image, info.Id); err == nil {
 			s.mirror = &mirror
 			if stat, err := image.Stat(); err == nil && stat.Obj_size > 0 {
@@ -313,6 +321,8 @@ func (s snapshot) namespaceCell() string {
 	switch {
 	case s.group != nil:
 		return fmt.Sprintf("%s (%s/%s@%s)", s.namespace, s.groupPool, s.group.GroupName, s.group.GroupSnapName)
+	case s.trash != nil && s.wasOf != "":
+		return fmt.Sprintf("%s (%s %s)", s.namespace, s.wasOf, *s.trash)
 	case s.trash != nil:
 		return fmt.Sprintf("%s (%s)", s.namespace, *s.trash)
 	case s.mirror != nil:
@@ -347,6 +357,9 @@ func (s snapshot) write(f output.Formatter, all bool) {
 			f.String("group", s.group.GroupName)
 			f.String("group snap", s.group.GroupSnapName)
 		case s.trash != nil:
+			if s.wasOf != "" {
+				f.String("original_namespace_type", s.wasOf)
+			}
 			f.String("original_name", *s.trash)
 		case s.mirror != nil:
 			m := s.mirror

@@ -22,6 +22,9 @@ func bytes(text string) (uint64, error) {
 	shift := 0
 	if unit != "" {
 		i := strings.IndexByte("BKMGTPE", unit[0])
+		if i > 0 && librbd.Release >= 20 { // "4KiB" is new there
+			unit, _ = strings.CutSuffix(unit, "iB")
+		}
 		if i < 0 || len(unit) > 2 || unit == "Bi" {
 			return 0, args.ErrArgument
 		}

@@ -5,8 +5,8 @@
 // It is no second binding: images and pools are opened with go-ceph, and what
 // go-ceph can do is done there. A function here goes once go-ceph has it.
 //
-// Only what librbd 16.2.15 exports is called, so that a program built against
-// it runs with every later librbd. Errors are syscall.Errno values.
+// Only what librbd 16.2.15 exports is linked, so that a program built against
+// it runs with every later librbd; what is newer is looked up (newer.go). Errors are syscall.Errno values.
 package librbd
 
 /*

@@ -262,6 +262,16 @@ const allLines = "testdata/*.txt"
 
 func TestLines(t *testing.T) { testFiles(t, allLines) }
 
+// What came after the oldest release is compared where it is: by test/matrix.
+func TestNewerLines(t *testing.T) {
+	r := release(t)
+	for _, since := range []string{"18", "20"} {
+		if since <= r {
+			t.Run(since, func(t *testing.T) { testFiles(t, "testdata/"+since+"/*.txt") })
+		}
+	}
+}
+
 // What a mgr answers is compared on clusters that have one.
 func TestMgrLines(t *testing.T) {
 	g, o := genuine, ours

@@ -57,11 +57,13 @@ func TestReleases(t *testing.T) {
 			if version := in(program, "--version"); !strings.HasPrefix(version, "ceph version "+release+".") {
 				t.Fatalf("with the libraries of %s: %s", suite, version)
 			}
-			out := in(test, "-program", program, "-test.run", "TestLines/"+files, "-test.v")
-			if m := summary.FindStringSubmatch(out); m == nil || m[1] == "0" {
-				t.Errorf("nothing was compared:\n%s", out)
-			} else {
-				t.Log(m[0])
+			for _, run := range []string{"TestLines/" + files, "TestNewerLines"} {
+				out := in(test, "-program", program, "-test.run", run, "-test.v")
+				if m := summary.FindStringSubmatch(out); m == nil || m[1] == "0" {
+					t.Errorf("nothing was compared:\n%s", out)
+				} else {
+					t.Log(run, m[0])
+				}
 			}
 		})
 	}
