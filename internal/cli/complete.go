@@ -46,7 +46,7 @@ func complete(w io.Writer, cluster *ceph.Cluster, words []string) int {
 	time.AfterFunc(completeTime, func() { os.Exit(0) })
 	before, word := words[:len(words)-1], words[len(words)-1]
 	c := &completion{cluster: cluster, w: w, word: word}
-	values := map[string]bool{} // options of any command that take a value
+	values := map[string]bool{"--" + args.Timeout.Name: true} // options of any command that take a value
 	for _, d := range Declarations() {
 		for _, o := range d.Options {
 			if o.Arg != "" {
@@ -135,8 +135,9 @@ func (c *completion) commands(words []string) {
 func (c *completion) options(command *args.Command) {
 	names := []string{"--help"}
 	if command != nil {
+		names = append(names, "--"+args.Timeout.Name)
 		for _, o := range command.Options {
-			if !o.Hidden {
+			if !o.Hidden && o.Name != args.Timeout.Name {
 				names = append(names, "--"+o.Name)
 			}
 		}

@@ -3,6 +3,7 @@ package conformance
 import (
 	"bytes"
 	"io"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -166,6 +167,35 @@ func TestConfiguredTimeout(t *testing.T) {
 	})
 }
 
+// A host whose clock is wrong works as others do: tickets of cephx are judged by
+// the cluster's clock.
+func TestWrongClock(t *testing.T) {
+	t.Parallel()
+	found, err := filepath.Glob("/usr/lib/*/faketime/libfaketimeMT.so.1")
+	if err != nil || len(found) == 0 {
+		t.Fatal("no libfaketime: apt-get install libfaketime")
+	}
+	c := cluster.Start(t, cluster.Options{})
+	if r := c.Rbd("create", "i", "--size", "8M"); r.Code != 0 {
+		t.Fatal(r.Stderr)
+	}
+	for _, clock := range []string{"@2015-01-01 00:00:00", "-25h", "+25h", "@2036-01-01 00:00:00"} {
+		// The Ceph libraries of ours see the wrong time; Go asks the kernel.
+		cmd := func(line string) *cluster.Cmd {
+			cmd := c.Command(t.Context(), ours.program, strings.Fields(line)...)
+			cmd.Env = append(cmd.Env, "LD_PRELOAD="+found[0], "FAKETIME="+clock, "FAKETIME_DONT_FAKE_MONOTONIC=1")
+			return cmd
+		}
+		beginCmd(t, cmd("bench --io-type write --io-total 1M --io-size 64K i --timeout 20"), clock).check(t, 0, "")
+		year := ""
+		if day, ok := strings.CutPrefix(clock, "@"); ok {
+			year = day[:4] + "-01-01T"
+		}
+		// librbd's log shows that the clock is wrong indeed.
+		beginCmd(t, cmd("snap rm i@nothing --timeout 20 --debug-rbd 5 --log-to-stderr true"), clock).check(t, 2, year)
+	}
+}
+
 // during does something in a state.
 func during(t *testing.T, begin, end func(...string) error, name string, do func()) {
 	t.Helper()
@@ -196,7 +226,12 @@ type running struct {
 
 func begin(t *testing.T, c *cluster.Cluster, line string) *running {
 	t.Helper()
-	r := &running{line: line, cmd: c.Command(t.Context(), ours.program, strings.Fields(line)...), began: time.Now(), done: make(chan struct{})}
+	return beginCmd(t, c.Command(t.Context(), ours.program, strings.Fields(line)...), line)
+}
+
+func beginCmd(t *testing.T, cmd *cluster.Cmd, line string) *running {
+	t.Helper()
+	r := &running{line: line, cmd: cmd, began: time.Now(), done: make(chan struct{})}
 	r.cmd.Stderr = &r.out
 	if _, err := r.cmd.StdinPipe(); err != nil { // its end would end "rbd watch"
 		t.Fatal(err)
