@@ -77,3 +77,36 @@ func TestInterrupted(t *testing.T) {
 		t.Errorf("the clone has no parent: %s", r.Stdout)
 	}
 }
+
+// What a shell starts in the background is not ended by Ctrl-C.
+func TestIgnoredInterrupt(t *testing.T) {
+	if err := ours.emptyPool(); err != nil {
+		t.Fatal(err)
+	}
+	cmd := ours.cluster.Command(t.Context(), "sh", "-c", `trap "" INT; exec "$0" "$@"`, ours.program, "import", "-", "whole", "--no-progress")
+	stdin, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := stdin.Write(bytes.Repeat([]byte("x"), 5<<20)); err != nil {
+		t.Fatal(err)
+	}
+	for end := time.Now().Add(20 * time.Second); ours.cluster.Rbd("info", "whole").Code != 0; time.Sleep(50 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("no image appears: %s", &stderr)
+		}
+	}
+	if err := cmd.Process.Signal(syscall.SIGINT); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(200 * time.Millisecond)
+	stdin.Close()
+	if err := cmd.Wait(); err != nil || stderr.Len() > 0 {
+		t.Errorf("ended with %v: %s", err, &stderr)
+	}
+}
