@@ -64,8 +64,9 @@ func (b *bench) work(dir string, ways []way) error {
 		},
 		{title: "`cp`", line: []string{"cp", "--no-progress", "data", "new"}, after: rm("new")},
 		{
+			// With its snapshots, of which one is protected.
 			title: "`deep cp`", line: []string{"deep", "cp", "--no-progress", "data", "new"},
-			after: [][]string{{"snap", "purge", "--no-progress", "new"}, {"rm", "--no-progress", "new"}},
+			after: [][]string{{"snap", "unprotect", "new@one"}, {"snap", "purge", "--no-progress", "new"}, {"rm", "--no-progress", "new"}},
 		},
 	}
 	for _, row := range rows {
