@@ -80,7 +80,7 @@ demo: build payload images ## the whole story in front of you: no rbd, the error
 	@go run ./test/demo
 
 bench: build payload images ## costs next to the genuine rbd and the docker-run wrapper
-	@go run ./test/bench
+	@go run -tags $(TAGS) ./test/bench
 
 images: deps # what the nodes of the tests boot from: built once, then from ~/.cache/opt-rbd
 	@go run ./test/lab images
