@@ -78,6 +78,8 @@ rbd/nosuch	id=admin
 	t.Run("Rbdmap", func(t *testing.T) { rbdmap(t, n.For(t)) })
 	t.Run("ShutdownIsNotByHand", func(t *testing.T) { notByHand(t, n.For(t)) })
 	t.Run("Sysext", func(t *testing.T) { sysext(t, n.For(t)) })
+	t.Run("Uninstall", func(t *testing.T) { uninstall(t, n.For(t)) })
+	t.Run("ClusterGone", func(t *testing.T) { clusterGone(t, n.For(t), c) })
 }
 
 const adminKeyring = "/etc/ceph/ceph.client.admin.keyring"
@@ -205,4 +207,35 @@ func notByHand(t *testing.T, n *node.Node) {
 		t.Errorf("%+v", r)
 	}
 	n.Shell("/opt/bin/rbd showmapped | grep disk")
+}
+
+// uninstall takes the unit away and leaves what is mapped alone.
+func uninstall(t *testing.T, n *node.Node) {
+	before := n.Shell("cat /sys/bus/rbd/devices/*/name; cat /proc/mounts | grep /dev/rbd")
+	t.Log(n.Must("/opt/rbd-installer/installer", "uninstall"))
+	if after := n.Shell("cat /sys/bus/rbd/devices/*/name; cat /proc/mounts | grep /dev/rbd"); after != before {
+		t.Errorf("mapped and mounted were\n%s\nand are\n%s", before, after)
+	}
+	r := n.Run("systemctl", "is-active", "opt-rbd-shutdown.service")
+	left := n.Shell("find /etc/systemd /etc/udev /opt -path /opt/rbd-installer -prune -o -name '*rbd*' ! -name opt-rbd-install.service ! -name opt-rbd-agent.service -print")
+	if r.Stdout != "inactive\n" || left != "" {
+		t.Errorf("the unit is %s, and there are %q", r.Stdout, left)
+	}
+}
+
+// clusterGone: without the cluster the unit's command ends in bounded time, with
+// a pod's writes that never will.
+func clusterGone(t *testing.T, n *node.Node, c *cluster.Cluster) {
+	n.PutFile("/root/rbdmap", "../../bin/shim")
+	n.Shell("grep disk /sys/bus/rbd/devices/*/name")
+	if err := c.Close(); err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	r := n.Run("/root/rbdmap", "shutdown")
+	took := time.Since(began)
+	t.Logf("without the cluster: exit code %d after %.1f s\n%s", r.Code, took.Seconds(), r.Stderr)
+	if !strings.Contains(r.Stderr, "by force now, what has not reached the cluster is lost\n") || took > 50*time.Second {
+		t.Errorf("it took %.1f s", took.Seconds())
+	}
 }
