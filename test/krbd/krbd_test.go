@@ -87,6 +87,7 @@ func TestKernel(t *testing.T) {
 		})
 	}
 	t.Run("BesideGenuine", func(t *testing.T) { besideGenuine(t, c, n) })
+	t.Run("Direct", func(t *testing.T) { direct(t, c, n) })
 }
 
 // compile builds the tests for the node.
