@@ -183,6 +183,7 @@ func TestInstaller(t *testing.T) {
 		{"other user", otherUser},
 		{"without a bus", withoutBus},
 		{"inside a pod", insidePod},
+		{"power cut", powerCut},
 	} {
 		if !t.Run(theme.name, func(t *testing.T) { theme.run(n.in(t)) }) {
 			return
