@@ -37,6 +37,14 @@ var Options = args.Option{
 	Help: "device specific options",
 }
 
+// The parts of a spec, as options of their own.
+var (
+	poolName      = args.Option{Name: "pool", Short: "p", Arg: "arg", Help: "pool name"}
+	namespaceName = args.Option{Name: "namespace", Arg: "arg", Help: "namespace name"}
+	imageName     = args.Option{Name: "image", Arg: "arg", Help: "image name"}
+	snapName      = args.Option{Name: "snap", Arg: "arg", Help: "snapshot name"}
+)
+
 // Unmap is "device unmap".
 var Unmap = &args.Command{
 	Path:     []string{"device", "unmap"},
@@ -44,11 +52,7 @@ var Unmap = &args.Command{
 	Short:    "Unmap a rbd device.",
 	Operands: []args.Operand{{Name: "image-or-snap-or-device-spec", Help: "image, snapshot, or device specification\n[<pool-name>/[<namespace>/]]<image-name>[@<snap-name>] or <device-path>"}},
 	Options: []args.Option{
-		Type,
-		{Name: "pool", Short: "p", Arg: "arg", Help: "pool name"},
-		{Name: "namespace", Arg: "arg", Help: "namespace name"},
-		{Name: "image", Arg: "arg", Help: "image name"},
-		{Name: "snap", Arg: "arg", Help: "snapshot name"},
+		Type, poolName, namespaceName, imageName, snapName,
 		Options,
 	},
 }

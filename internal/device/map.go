@@ -10,11 +10,7 @@ var Map = &args.Command{
 	Short:    "Map an image to a block device.",
 	Operands: []args.Operand{{Name: "image-or-snap-spec", Help: "image or snapshot specification\n(example: [<pool-name>/[<namespace>/]]<image-name>[@<snap-name>])"}},
 	Options: []args.Option{
-		Type,
-		{Name: "pool", Short: "p", Arg: "arg", Help: "pool name"},
-		{Name: "namespace", Arg: "arg", Help: "namespace name"},
-		{Name: "image", Arg: "arg", Help: "image name"},
-		{Name: "snap", Arg: "arg", Help: "snapshot name"},
+		Type, poolName, namespaceName, imageName, snapName,
 		{Name: "show-cookie", Help: "show device cookie"},
 		{Name: "cookie", Arg: "arg", Help: "specify device cookie"},
 		{Name: "read-only", Help: "map read-only"},
