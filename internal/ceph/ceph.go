@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -364,4 +365,8 @@ func (c *Cluster) Pool(pool, namespace string) (*rados.IOContext, error) {
 // Shutdown takes librados down, which writes out what its log still holds. A
 // command that succeeded need not call it: the process ends sooner without,
 // and everything of it ends with the process.
-func (c *Cluster) Shutdown() { C.rados_shutdown(c.handle()) }
+func (c *Cluster) Shutdown() {
+	// go-ceph's own does nothing to what is not connected, and its finalizer would do this a second time.
+	runtime.SetFinalizer(c.conn, nil)
+	C.rados_shutdown(c.handle())
+}
