@@ -34,7 +34,7 @@ func main() {
 		rounds   = flag.Int("rounds", 41, "rounds of a row")
 		noDocker = flag.Bool("no-docker", false, "leave out the docker-run wrapper")
 		noNode   = flag.Bool("no-node", false, "leave out map and unmap, which need the node")
-		only     = flag.String("only", "", "measure only the rows of work whose titles have this in them")
+		only     = flag.String("only", "", "measure only the rows of work whose titles have this in them, or with map those of the node")
 		readme   = flag.String("readme", "", "write the table between the bench marks of this file too")
 		picture  = flag.String("chart", "", "draw the ratios into this SVG file")
 	)
@@ -78,7 +78,12 @@ func run(ctx context.Context, rounds int, docker, node bool, only, readme, pictu
 	ways := []way{genuine, ours}
 	if only != "" {
 		b.head()
-		err := b.work(dir, ways)
+		var err error
+		if only == "map" {
+			err = b.node(dir)
+		} else {
+			err = b.work(dir, ways)
+		}
 		fmt.Print(b.out)
 		if err == nil && picture != "" {
 			err = writeChart(picture, b.bars)
