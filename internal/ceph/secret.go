@@ -3,7 +3,6 @@ package ceph
 import (
 	"encoding/base64"
 	"encoding/binary"
-	"errors"
 	"os"
 	"strings"
 	"syscall"
@@ -26,28 +25,7 @@ func (c *Cluster) Secret() (string, error) {
 	if c.Config("auth_client_required") == "none" {
 		return "", nil
 	}
-	if key := c.Config("key"); key != "" {
-		return strings.ReplaceAll(key, "\n", ""), nil
-	}
-	if file := c.Config("keyfile"); file != "" {
-		key, err := os.ReadFile(file)
-		return strings.ReplaceAll(string(key), "\n", ""), err
-	}
-	keyring := c.Config("keyring")
-	for _, file := range conf.Files(keyring) {
-		data, err := os.ReadFile(file)
-		if errors.Is(err, os.ErrNotExist) {
-			continue
-		}
-		if err != nil {
-			return "", err
-		}
-		if key := conf.Key(string(data), c.name); key != "" {
-			return key, nil
-		}
-		return "", errno.Errorf(syscall.ENOENT, "no key for %s in %s", c.name, file)
-	}
-	return "", errno.Errorf(syscall.ENOENT, "no keyring found at %s", keyring)
+	return conf.Secret(c.Config("key"), c.Config("keyfile"), c.Config("keyring"), c.name)
 }
 
 // checkKey looks at the key that was given by option or by keyfile.

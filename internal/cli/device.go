@@ -61,17 +61,9 @@ func deviceMap(c *call) error {
 	if err != nil {
 		return err
 	}
-	var options krbd.MapOptions
-	for _, text := range c.StringSlice("options") {
-		if err := options.Parse(text); err != nil {
-			return errors.Join(textOf(err), &errno.Error{Code: errno.Code(err), Line: krbd.BadMap, Err: err})
-		}
-	}
-	if c.Bool("read-only") {
-		options.SetReadOnly()
-	}
-	if c.Bool("exclusive") {
-		options.SetExclusive()
+	options, err := device.MapOptions(c.line)
+	if err != nil {
+		return errors.Join(textOf(err), &errno.Error{Code: errno.Code(err), Line: krbd.BadMap, Err: err})
 	}
 	if c.IsSet("quiesce") {
 		fmt.Fprintln(c.stderr, "rbd: "+krbd.NoQuiesce)

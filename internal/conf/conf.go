@@ -8,7 +8,12 @@ package conf
 
 import (
 	"errors"
+	"io/fs"
+	"os"
 	"strings"
+	"syscall"
+
+	"github.com/opt-rbd/opt-rbd/internal/errno"
 )
 
 // errSyntax says that a file is none that is understood here.
@@ -84,14 +89,36 @@ func Expand(value, cluster, client string) (expanded string, ok bool) {
 	return value, !strings.Contains(value, "$")
 }
 
-// Files are the files of an option that is a list of them, such as keyring.
-func Files(list string) []string {
-	return strings.FieldsFunc(list, func(r rune) bool { return strings.ContainsRune(";,= \t", r) })
+// Secret is the key of an entity ("client.admin") in base64, from where librados
+// takes it: the option key, the file of keyfile, the first file of keyring that
+// can be read.
+func Secret(key, keyfile, keyring, entity string) (string, error) {
+	if key != "" {
+		return strings.ReplaceAll(key, "\n", ""), nil
+	}
+	if keyfile != "" {
+		text, err := os.ReadFile(keyfile)
+		return strings.ReplaceAll(string(text), "\n", ""), err
+	}
+	for _, file := range strings.FieldsFunc(keyring, func(r rune) bool { return strings.ContainsRune(";,= \t", r) }) {
+		text, err := os.ReadFile(file)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return "", err
+		}
+		if key := keyOf(string(text), entity); key != "" {
+			return key, nil
+		}
+		return "", errno.Errorf(syscall.ENOENT, "no key for %s in %s", entity, file)
+	}
+	return "", errno.Errorf(syscall.ENOENT, "no keyring found at %s", keyring)
 }
 
-// Key finds the key of an entity ("client.admin") in the text of a keyring; ""
+// keyOf finds the key of an entity in the text of a keyring; ""
 // where it has none.
-func Key(keyring, entity string) string {
+func keyOf(keyring, entity string) string {
 	var section, key string
 	for line := range strings.Lines(keyring) {
 		line = strings.TrimSpace(line)

@@ -116,10 +116,10 @@ func TestMonitors(t *testing.T) {
 	}
 }
 
-func TestKey(t *testing.T) {
+func TestKeyOf(t *testing.T) {
 	keyring := "[client.a]\n\tkey = one==\n\tcaps mon = \"allow *\"\n[client.b]\nkey=two==\n"
 	for name, want := range map[string]string{"client.a": "one==", "client.b": "two==", "client.c": ""} {
-		if got := Key(keyring, name); got != want {
+		if got := keyOf(keyring, name); got != want {
 			t.Errorf("%s: %q, want %q", name, got, want)
 		}
 	}

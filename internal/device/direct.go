@@ -66,20 +66,11 @@ func directRequest(ceph []string, line *args.Line, env func(string) string) (krb
 	if err != nil {
 		return none, err
 	}
-	var mapOptions, defaults krbd.MapOptions
-	for _, set := range line.Options {
-		if set.Option.Name == "options" {
-			if err := mapOptions.Parse(set.Value); err != nil {
-				return none, err
-			}
-		}
+	mapOptions, err := MapOptions(line)
+	if err != nil {
+		return none, err
 	}
-	if _, given := line.Value("read-only"); given {
-		mapOptions.SetReadOnly()
-	}
-	if _, given := line.Value("exclusive"); given {
-		mapOptions.SetExclusive()
-	}
+	var defaults krbd.MapOptions
 	if err := defaults.Parse(client.options["rbd_default_map_options"]); err != nil {
 		return none, err
 	}
@@ -100,7 +91,7 @@ func directRequest(ceph []string, line *args.Line, env func(string) string) (krb
 	if err != nil {
 		return none, err
 	}
-	secret, err := client.secret()
+	secret, err := conf.Secret(client.options["key"], client.options["keyfile"], client.options["keyring"], "client."+client.id)
 	if err != nil {
 		return none, err
 	}
@@ -182,37 +173,11 @@ func readClient(words []string, env func(string) string) (client, error) {
 	if c.options["mon_host"] == "" {
 		return c, errIndirect
 	}
+	if c.options["keyring"] == "" {
+		c.options["keyring"], _ = conf.Expand(defaultKeyring, c.cluster, "client."+c.id)
+	}
 	return c, nil
 }
 
-// secret is the client's key from where librados takes it: a key, a file with
-// it, or the first of its keyrings that is there.
-func (c client) secret() (string, error) {
-	if key := c.options["key"]; key != "" {
-		return strings.ReplaceAll(key, "\n", ""), nil
-	}
-	if file := c.options["keyfile"]; file != "" {
-		key, err := os.ReadFile(file)
-		return strings.ReplaceAll(string(key), "\n", ""), err
-	}
-	files := conf.Files(c.options["keyring"])
-	if len(files) == 0 {
-		for _, name := range []string{c.cluster + ".client." + c.id + ".keyring", c.cluster + ".keyring", "keyring", "keyring.bin"} {
-			files = append(files, "/etc/ceph/"+name)
-		}
-	}
-	for _, file := range files {
-		text, err := os.ReadFile(file)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
-		if err != nil {
-			return "", err
-		}
-		if key := conf.Key(string(text), "client."+c.id); key != "" {
-			return key, nil
-		}
-		return "", errIndirect
-	}
-	return "", errIndirect
-}
+// defaultKeyring is what Ceph has for the option keyring of a client.
+const defaultKeyring = "/etc/ceph/$cluster.$name.keyring,/etc/ceph/$cluster.keyring,/etc/ceph/keyring,/etc/ceph/keyring.bin"

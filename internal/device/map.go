@@ -1,6 +1,9 @@
 package device
 
-import "github.com/opt-rbd/opt-rbd/internal/args"
+import (
+	"github.com/opt-rbd/opt-rbd/internal/args"
+	"github.com/opt-rbd/opt-rbd/internal/krbd"
+)
 
 // Map is "device map". The command line runs it by librbd, and Direct some of
 // its lines without.
@@ -19,4 +22,23 @@ var Map = &args.Command{
 		{Name: "quiesce-hook", Arg: "arg", Help: "quiesce hook path"},
 		Options,
 	},
+}
+
+// MapOptions are those of a line of Map: every -o in its order, then the
+// switches that stand for one. An error is of [krbd.MapOptions.Parse].
+func MapOptions(line *args.Line) (options krbd.MapOptions, err error) {
+	for _, set := range line.Options {
+		if set.Option.Name == Options.Name {
+			if err := options.Parse(set.Value); err != nil {
+				return options, err
+			}
+		}
+	}
+	if _, given := line.Value("read-only"); given {
+		options.SetReadOnly()
+	}
+	if _, given := line.Value("exclusive"); given {
+		options.SetExclusive()
+	}
+	return options, nil
 }
