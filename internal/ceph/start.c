@@ -51,11 +51,16 @@ enum {
 	heap_pages = 500,
 };
 
-static void populate(void) {
+static void populate(int argc, char **argv) {
 	// One heap for all of it and for all threads, so that there is a range to
 	// ask for. What is larger than an object of an image is still given back
-	// when it is freed.
-	mallopt(M_ARENA_MAX, 1);
+	// when it is freed. The many small requests of a benchmark would queue for
+	// that heap, and this is set once for a process.
+	int small_requests = 0;
+	for (int i = 1; i < argc; i++)
+		small_requests |= strcmp(argv[i], "bench") == 0;
+	if (!small_requests)
+		mallopt(M_ARENA_MAX, 1);
 	mallopt(M_TOP_PAD, 4 << 20);
 	mallopt(M_MMAP_THRESHOLD, 4 << 20);
 	void *first = malloc(1);
@@ -74,7 +79,7 @@ static void populate(void) {
 }
 
 static void start(int argc, char **argv, char **envp) {
-	populate();
+	populate(argc, argv);
 	hide_keys(argc, argv, envp);
 }
 

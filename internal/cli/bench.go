@@ -64,6 +64,9 @@ func patternByte(text string) (uint64, error) {
 	return n, nil
 }
 
+// largeRequest is how many bytes a request has for whose buffer it pays to keep memory.
+const largeRequest = 256 << 10
+
 // benchmark is what is asked for.
 type benchmark struct {
 	kind, pattern  string
@@ -113,9 +116,8 @@ func bench(c *call) error {
 		return errno.Errorf(syscall.EINVAL, "--rw-mix-read should not be larger than 100.")
 	}
 	// The cache stays as it is configured: it is part of what is measured.
-	librbd.KeepBuffers()
-	if err := c.cluster.SetConfig("rbd_disable_zero_copy_writes", "false"); err != nil {
-		return err
+	if b.size >= largeRequest {
+		librbd.KeepBuffers()
 	}
 	return c.change(s, func(image *rbd.Image) error { return b.run(c, image) })
 }
@@ -140,9 +142,10 @@ func (b *benchmark) run(c *call, image *rbd.Image) error {
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
 	defer signal.Stop(signals)
 
-	var done counts
-	slots := make([]*slot, 0, min(b.threads, b.total/b.size+1))
-	written := make([]byte, b.size)
+	written, err := librbd.Buffer(b.size)
+	if err != nil {
+		return bareError(err, "bench failed")
+	}
 	value := c.number("pattern-byte", patternByte)
 	for i := range written {
 		written[i] = byte(value)
@@ -150,38 +153,50 @@ func (b *benchmark) run(c *call, image *rbd.Image) error {
 			written[i] = byte(rand.Uint32())
 		}
 	}
+	requests, err := librbd.NewRequests(image, written, min(b.threads, b.total/b.size+1))
+	if err != nil {
+		return bareError(err, "bench failed")
+	}
+	var done counts
+	var offsets []uint64 // where each thread goes on
+	var list []librbd.Request
 	start := time.Now()
 	shown := rates{at: []time.Duration{0}, ops: []uint64{0}}
-	for begun := uint64(0); begun*b.size < b.total && len(signals) == 0; begun++ {
-		i := begun % b.threads
-		if i == uint64(len(slots)) {
-			slots = append(slots, &slot{offset: b.first(i, size)})
+	for done.all()*b.size < b.total && len(signals) == 0 {
+		// As many at once as take a hundredth of a second, by the rate so far.
+		list = list[:0]
+		many := min(1024, 1+uint64(float64(done.all())*0.01/max(time.Since(start).Seconds(), 0.01)))
+		for range many {
+			if done.all()*b.size >= b.total {
+				break
+			}
+			i := done.all() % b.threads
+			if i == uint64(len(offsets)) {
+				offsets = append(offsets, b.first(i, size))
+			}
+			if b.pattern == "rand" {
+				offsets[i] = rand.Uint64N(size/b.size) * b.size
+			}
+			write := b.reads <= rand.Uint64N(100)
+			if write {
+				done.writes++
+			} else {
+				done.reads++
+			}
+			list = append(list, librbd.NewRequest(offsets[i], write))
+			offsets[i] = b.next(offsets[i], i, size)
 		}
-		s := slots[i]
-		if err := s.wait(); err != nil {
-			return s.failed(c, err)
+		if err := requests.Do(list); err != nil {
+			return requestFailed(c, err)
 		}
-		if b.pattern == "rand" {
-			s.offset = rand.Uint64N(size/b.size) * b.size
-		}
-		if b.reads > rand.Uint64N(100) {
-			s.read(image, b.size)
-			done.reads++
-		} else {
-			s.write(image, written)
-			done.writes++
-		}
-		b.next(s, i, size)
-		if now := time.Since(start); i == b.threads-1 && now.Truncate(time.Second) != shown.last().Truncate(time.Second) {
+		if now := time.Since(start); now.Truncate(time.Second) != shown.last().Truncate(time.Second) {
 			rate := shown.add(now, done.all())
 			fmt.Fprintf(c.stdout, "%5d%10d%10s%10s/s\n", int(now.Seconds()), done.all(), sixDigits(rate), output.Size(uint64(rate*float64(b.size))))
 			c.stdout.Flush()
 		}
 	}
-	for _, s := range slots {
-		if err := s.wait(); err != nil {
-			return s.failed(c, err)
-		}
+	if err := requests.End(); err != nil {
+		return requestFailed(c, err)
 	}
 	if done.writes > 0 {
 		if err := image.Flush(); err != nil {
@@ -220,66 +235,37 @@ func (b *benchmark) summary(c *call, done counts, seconds float64) {
 // sixDigits writes a number as C++ streams do: with six digits.
 func sixDigits(x float64) string { return strconv.FormatFloat(x, 'g', 6, 64) }
 
-// first is where the slot of that number begins. In sequence each goes over a part of its own of the image; in full
+// first is where the thread of that number begins. In sequence each goes over a part of its own of the image; in full
 // sequence they take turns in going over all of it.
-func (b *benchmark) first(slot, size uint64) uint64 {
+func (b *benchmark) first(thread, size uint64) uint64 {
 	if b.pattern == "full-seq" {
-		return slot % (size / b.size) * b.size
+		return thread % (size / b.size) * b.size
 	}
-	return size / b.size / b.threads * slot * b.size
+	return size / b.size / b.threads * thread * b.size
 }
 
-// next moves a slot to where it goes on.
-func (b *benchmark) next(s *slot, number, size uint64) {
+// next is where a thread goes on after an offset.
+func (b *benchmark) next(offset, thread, size uint64) uint64 {
 	switch b.pattern {
 	case "seq":
-		s.offset += b.size
+		offset += b.size
 	case "full-seq":
-		s.offset += b.size * b.threads
+		offset += b.size * b.threads
 	}
-	if s.offset > size-b.size {
-		s.offset = b.first(number, size)
+	if offset > size-b.size {
+		offset = b.first(thread, size)
 	}
+	return offset
 }
 
-// slot is room for one request at a time.
-type slot struct {
-	offset uint64
-	io     *librbd.IO
-	what   string
-	length uint64
-	buffer []byte
-}
-
-func (s *slot) read(image *rbd.Image, length uint64) {
-	if s.buffer == nil {
-		s.buffer = make([]byte, length)
+// requestFailed says what went wrong with a request, among the numbers.
+func requestFailed(c *call, err error) error {
+	what := "read"
+	if failed := (*librbd.RequestError)(nil); errors.As(err, &failed) && failed.Write {
+		what = "write"
 	}
-	s.io, s.what, s.length = librbd.Read(image, s.buffer, s.offset), "read", length
-}
-
-// write writes data, which all slots may have in common.
-func (s *slot) write(image *rbd.Image, data []byte) {
-	s.io, s.what, s.length = librbd.Write(image, data, s.offset), "write", 0
-}
-
-// wait waits for the request that is under way, if there is one.
-func (s *slot) wait() error {
-	if s.io == nil {
-		return nil
-	}
-	n, err := s.io.Wait()
-	s.io = nil
-	if err == nil && uint64(n) != s.length {
-		err = syscall.EIO
-	}
-	return err
-}
-
-// failed says what went wrong with a request, among the numbers.
-func (s *slot) failed(c *call, err error) error {
 	code := errno.Code(err)
-	fmt.Fprintf(c.stdout, "%s error: %s\n", s.what, errno.Text(code))
+	fmt.Fprintf(c.stdout, "%s error: %s\n", what, errno.Text(code))
 	return &errno.Error{Code: code, Err: err}
 }
 

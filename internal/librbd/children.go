@@ -16,8 +16,10 @@ import (
 // those in the trash too. With descendants it goes on to the clones of those.
 // go-ceph's ListChildrenAttributes has no descendants and ends at 4096 clones.
 func Children(image *rbd.Image, descendants bool) ([]rbd.ImageSpec, error) {
-	for count := C.size_t(64); ; {
-		specs := make([]C.rbd_linked_image_spec_t, max(count, 1))
+	// A list that is too short is made whole again, which asks the cluster for
+	// each child: so this one is long at once.
+	for count := C.size_t(8192); ; {
+		specs := make([]C.rbd_linked_image_spec_t, count)
 		var r C.int
 		if descendants {
 			r = C.rbd_list_descendants(pointer(image), &specs[0], &count)

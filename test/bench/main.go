@@ -207,7 +207,9 @@ func (b *bench) write(title string, ways []way, times [][]time.Duration) {
 	if len(ways) > 2 {
 		cells[3] = ms(median(times[2]))
 	}
-	fmt.Fprintf(b.out, "| %s | %s |\n", title, strings.Join(cells, " | "))
+	line := fmt.Sprintf("| %s | %s |\n", title, strings.Join(cells, " | "))
+	b.out.WriteString(line)
+	fmt.Fprint(os.Stderr, line) // what is measured is not lost when a later row fails
 	if ways[0].name == "genuine" {
 		b.bars = append(b.bars, bar{title, median(ratios)})
 	}

@@ -19,7 +19,8 @@ import (
 const (
 	workRounds = 9      // of rows that take a second
 	named      = 10_000 // images in the pool whose names are listed
-	detailed   = 1_000  // images in the pool that ls -l, du and children go through
+	detailed   = 1_000  // images in the pool that ls -l and du go through
+	cloned     = 300    // clones that children names
 	dataSize   = 256 << 20
 )
 
@@ -46,6 +47,7 @@ func (b *bench) work(dir string, ways []way) error {
 		{title: fmt.Sprintf("`ls` of %d images", named), line: []string{"ls", "named"}},
 		{title: fmt.Sprintf("`ls -l` of %d images", detailed), line: []string{"ls", "-l", "detailed"}},
 		{title: fmt.Sprintf("`du` of %d images", detailed), line: []string{"du", "-p", "detailed"}},
+		{title: fmt.Sprintf("`children` of a snapshot with %d clones", cloned), line: []string{"children", "data@one"}},
 		{title: "`create`", line: []string{"create", "new", "--size", "1G"}, after: rm("new")},
 		{title: "`rm`", before: [][]string{{"create", "new", "--size", "1G"}}, line: []string{"rm", "--no-progress", "new"}},
 		{title: "`clone`", line: []string{"clone", "data@one", "new"}, after: rm("new")},
@@ -68,6 +70,14 @@ func (b *bench) work(dir string, ways []way) error {
 			title: "`deep cp`", line: []string{"deep", "cp", "--no-progress", "data", "new"},
 			after: [][]string{{"snap", "unprotect", "new@one"}, {"snap", "purge", "--no-progress", "new"}, {"rm", "--no-progress", "new"}},
 		},
+	}
+	for _, size := range []struct{ request, total string }{{"4K", "16M"}, {"64K", "64M"}, {"4M", "256M"}} {
+		for _, kind := range []string{"write", "read"} {
+			rows = append(rows, work{
+				title: fmt.Sprintf("`bench`: %s of %s by %s", kind, size.total, size.request),
+				line:  []string{"bench", "--io-type", kind, "--io-size", size.request, "--io-total", size.total, "bench"},
+			})
+		}
 	}
 	for _, row := range rows {
 		if !strings.Contains(row.title, b.only) {
@@ -180,15 +190,31 @@ func (b *bench) fill(dir string) error {
 		{"snap", "create", "--no-progress", "data@two"},
 		{"snap", "protect", "data@one"},
 		{"export-diff", "--no-progress", "--from-snap", "one", "data@two", filepath.Join(dir, "diff")},
+		{"create", "bench", "--size", "256M"},
+		{"bench", "--io-type", "write", "--io-size", "4M", "--io-total", "256M", "bench"},
 	} {
 		if r := b.c.Rbd(line...); r.Code != 0 {
 			return fmt.Errorf("rbd %v: %s", line, r.Stderr)
 		}
 	}
-	for _, pool := range []string{"named", "detailed"} {
+	for _, pool := range []string{"named", "detailed", "cloned"} {
 		if _, err := b.c.MonCommand(fmt.Sprintf(`{"prefix": "osd pool create", "pool": %q, "pg_num": 8, "yes_i_really_mean_it": true}`, pool)); err != nil {
 			return err
 		}
+	}
+	var clones errgroup.Group
+	clones.SetLimit(4)
+	for i := range cloned {
+		clones.Go(func() error {
+			r := b.c.Rbd("clone", "data@one", fmt.Sprintf("cloned/pvc-%08d", i))
+			if r.Code != 0 {
+				return fmt.Errorf("rbd clone: %s", r.Stderr)
+			}
+			return nil
+		})
+	}
+	if err := clones.Wait(); err != nil {
+		return err
 	}
 	// In the cluster's network, which the threads of librados are born into.
 	return b.c.Do(func() error {
