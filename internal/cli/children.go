@@ -6,6 +6,7 @@ import (
 	"slices"
 	"syscall"
 
+	"github.com/ceph/go-ceph/rados"
 	"github.com/ceph/go-ceph/rbd"
 
 	"github.com/opt-rbd/opt-rbd/internal/args"
@@ -49,7 +50,7 @@ func children(c *call) (err error) {
 	}
 	snap := s.Snap
 	s.Snap = ""
-	_, image, err := c.openImage(s, id, true)
+	pool, image, err := c.openImage(s, id, true)
 	if err != nil {
 		return err
 	}
@@ -66,11 +67,50 @@ func children(c *call) (err error) {
 	if err != nil {
 		return errno.Wrap(err, "error setting snapshot")
 	}
-	list, err := librbd.Children(image, c.Bool("descendants"))
+	list, err := c.listChildren(pool, image, snap)
 	if err != nil {
 		return errno.Wrap(err, "listing children failed")
 	}
 	return printChildren(c, f, list)
+}
+
+// listChildren lists the clones of an image at its snapshot of that name, "" for the one by --snap-id, or for all.
+func (c *call) listChildren(pool *rados.IOContext, image *rbd.Image, snap string) ([]rbd.ImageSpec, error) {
+	if list, ok := c.readChildren(pool, image, snap); ok {
+		return list, nil
+	}
+	return librbd.Children(image, c.Bool("descendants"))
+}
+
+func (c *call) readChildren(pool *rados.IOContext, image *rbd.Image, snap string) ([]rbd.ImageSpec, bool) {
+	conn, err := c.cluster.Connect()
+	if err != nil || c.Bool("descendants") {
+		return nil, false
+	}
+	var snaps []uint64
+	switch {
+	case c.IsSet("snap-id"):
+		snaps = []uint64{c.number("snap-id", unsigned)}
+	case snap != "":
+		n, err := image.GetSnapID(snap)
+		if err != nil {
+			return nil, false
+		}
+		snaps = []uint64{n}
+	default:
+		all, err := image.GetSnapshotNames()
+		if err != nil {
+			return nil, false
+		}
+		for _, s := range slices.Backward(all) {
+			snaps = append(snaps, s.Id)
+		}
+	}
+	id, err := image.GetId()
+	if err != nil {
+		return nil, false
+	}
+	return librbd.ReadChildren(conn, pool, id, snaps, c.concurrency())
 }
 
 func printChildren(c *call, f output.Formatter, list []rbd.ImageSpec) error {
