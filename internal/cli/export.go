@@ -8,6 +8,7 @@ import (
 	"syscall"
 
 	"github.com/ceph/go-ceph/rbd"
+	"golang.org/x/sys/unix"
 
 	"github.com/opt-rbd/opt-rbd/internal/args"
 	"github.com/opt-rbd/opt-rbd/internal/errno"
@@ -72,11 +73,18 @@ func (c *call) create(path string) (*os.File, error) {
 	return os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
 }
 
+// pipeSize is how many bytes fit into a pipe at most without a privilege, by default (pipe(7)).
+const pipeSize = 1 << 20
+
 // streaming sets the libraries up for a command that reads or writes much.
 // Everything is read or written once: a cache would only copy it, as would
 // librbd for callers that change what they write before it is written.
 func (c *call) streaming() error {
 	librbd.KeepBuffers()
+	for _, f := range []*os.File{os.Stdin, os.Stdout} {
+		// Fewer turns with who is at the other end of a pipe. What is no pipe, or may not grow, stays as it is.
+		_, _ = unix.FcntlInt(f.Fd(), unix.F_SETPIPE_SZ, pipeSize)
+	}
 	return errors.Join(
 		c.cluster.SetConfig("rbd_cache", "false"),
 		c.cluster.SetConfig("rbd_disable_zero_copy_writes", "false"),
