@@ -15,7 +15,7 @@ func TestInterrupted(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, line := range []string{
-		"create i --size 64M --object-size 64K", "bench --io-type write --io-size 4M --io-total 64M --io-pattern seq i", "snap create i@s --no-progress",
+		"create i --size 64M --object-size 8K", "bench --io-type write --io-size 4M --io-total 64M --io-pattern seq i", "snap create i@s --no-progress",
 		"snap protect i@s", "clone i@s child",
 	} {
 		if r := ours.cluster.Rbd(strings.Fields(line)...); r.Code != 0 {

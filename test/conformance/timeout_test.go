@@ -22,8 +22,9 @@ func TestTimeout(t *testing.T) {
 	t.Parallel() // it mostly waits
 	c := cluster.Start(t, cluster.Options{})
 	for _, line := range []string{
-		"create i --size 64M --object-size 64K", "bench --io-type write --io-size 4M --io-total 64M --io-pattern seq i", "snap create i@s --no-progress",
+		"create i --size 64M --object-size 8K", "bench --io-type write --io-size 4M --io-total 64M --io-pattern seq i", "snap create i@s --no-progress",
 		"snap protect i@s", "clone i@s child", "create gone --size 8M", "create b --size 64M",
+		"create short --size 8M --object-size 8K", "bench --io-type write --io-size 8M --io-total 8M short",
 	} {
 		if r := c.Rbd(strings.Fields(line)...); r.Code != 0 {
 			t.Fatal(line, ": ", r.Stderr)
@@ -33,7 +34,7 @@ func TestTimeout(t *testing.T) {
 	const slowly = " --rbd-qos-iops-limit 16 --rbd-concurrent-management-ops 1 --no-progress"
 
 	t.Run("work that goes on", func(t *testing.T) {
-		r := begin(t, c, "cp i copied --timeout 1 --rbd-qos-iops-limit 400 --no-progress").end()
+		r := begin(t, c, "cp short copied --timeout 1 --rbd-qos-iops-limit 400 --no-progress").end()
 		if r.code != 0 || r.took < 2*time.Second {
 			t.Errorf("ended with %d after %v: %s", r.code, r.took, r.said)
 		}
@@ -67,6 +68,10 @@ func TestTimeout(t *testing.T) {
 				t.Errorf("%s: no %q in %q", working[i].line, want, working[i].said)
 			}
 		}
+		// The next are about something else than an OSD that has yet to come to itself.
+		if r := c.Rbd("create", "resumed", "--size", "1M"); r.Code != 0 {
+			t.Fatal(r.Stderr)
+		}
 		watch := working[5]
 		if watch.over() {
 			t.Errorf("%s: ended with %d: %s", watch.line, watch.code, watch.said)
@@ -82,13 +87,7 @@ func TestTimeout(t *testing.T) {
 	})
 	t.Run("blocklist", func(t *testing.T) {
 		r := begin(t, c, "cp i z"+slowly)
-		time.Sleep(3 * time.Second)
-		status := c.Rbd("status", "z").Stdout
-		watcher := regexp.MustCompile(`watcher=(\S+)`).FindStringSubmatch(status)
-		if watcher == nil {
-			t.Fatalf("nobody copies: %s", status)
-		}
-		if _, err := c.MonCommand(`{"prefix": "osd blocklist", "blocklistop": "add", "addr": "` + watcher[1] + `"}`); err != nil {
+		if _, err := c.MonCommand(`{"prefix": "osd blocklist", "blocklistop": "add", "addr": "` + watcherOf(t, c, "z") + `"}`); err != nil {
 			t.Fatal(err)
 		}
 		r.check(t, 108, "hint: this client was put on the blocklist")
@@ -100,7 +99,7 @@ func TestTimeout(t *testing.T) {
 			}
 		}
 		r := begin(t, c, "cp i lost"+slowly+" --timeout 2")
-		time.Sleep(3 * time.Second)
+		watcherOf(t, c, "lost")
 		during(t, link("down"), link("up"), "", func() {
 			r.check(t, 110, stands)
 			begin(t, c, "ls --timeout 2").check(t, 110, "hint: monitor 10.91.0.1:3300 cannot be reached: ")
@@ -193,6 +192,20 @@ func TestWrongClock(t *testing.T) {
 		}
 		// librbd's log shows that the clock is wrong indeed.
 		beginCmd(t, cmd("snap rm i@nothing --timeout 20 --debug-rbd 5 --log-to-stderr true"), clock).check(t, 2, year)
+	}
+}
+
+// watcherOf is the address of who has an image open: it waits until somebody has.
+func watcherOf(t *testing.T, c *cluster.Cluster, image string) string {
+	t.Helper()
+	for end := time.Now().Add(20 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+		status := c.Rbd("status", image)
+		if watcher := regexp.MustCompile(`watcher=(\S+)`).FindStringSubmatch(status.Stdout); watcher != nil {
+			return watcher[1]
+		}
+		if time.Now().After(end) {
+			t.Fatalf("nobody has %s open: %s%s", image, status.Stdout, status.Stderr)
+		}
 	}
 }
 
