@@ -1035,7 +1035,7 @@ func mirrorPoolDetails(c *call, s spec.Spec, pool *rados.IOContext, daemons []*m
 			fmt.Fprintf(c.stdout, "service %s:\n  instance_id: %s\n  client_id: %s\n  hostname: %s\n  version: %s\n  leader: %t\n  health: %s\n",
 				d.serviceID, d.instanceID, d.clientID, d.host, d.version, d.leader, d.health)
 			if len(d.callouts) > 0 {
-				fmt.Fprintf(c.stdout, "  callouts: [%s]\n", strings.Join(d.callouts, ","))
+				fmt.Fprintf(c.stdout, "  callouts: %s\n", strings.Join(d.callouts, ","))
 			}
 			fmt.Fprintln(c.stdout)
 		}

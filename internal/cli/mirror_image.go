@@ -310,7 +310,8 @@ func mirrorImageStatus(c *call) (err error) {
 		switch {
 		case err == nil:
 			daemons, _ := mirrorDaemons(c, pool)
-			m.daemon = daemonOf(daemons, instance)
+			// go-ceph gives the buffer to its end.
+			m.daemon = daemonOf(daemons, strings.TrimRight(instance, "\x00"))
 		case errno.Code(err) != syscall.ENOENT:
 			fmt.Fprintf(c.stderr, "rbd: failed to get service id for image %s: %s\n", s.Image, errno.Text(errno.Code(err)))
 		}

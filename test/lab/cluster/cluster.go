@@ -64,6 +64,9 @@ type Options struct {
 	Root string
 	// Config lines are added to the daemons' configuration, for example "osd_client_watch_timeout = 8".
 	Config []string
+	// Beside is another cluster, on one host, whose network this one shares at an address of its own: each reaches the
+	// other's daemons. The network is there until both have ended.
+	Beside *Cluster `json:"-"`
 	// Name makes a cluster that stays when the program that started it ends; Open finds it by this name.
 	Name string
 }
@@ -89,10 +92,21 @@ func (o Options) withDefaults() (Options, error) {
 		}
 		o.Root = filepath.Clean(root)
 	}
+	if o.Beside != nil && (o.Hosts > 1 || o.Name != "" || o.Beside.options.Hosts > 1 || o.Beside.options.Beside != nil) {
+		return o, errors.New("only two clusters on one host each, that end with the test, share a network")
+	}
 	if strings.ContainsAny(o.Name, "/.") {
 		return o, fmt.Errorf("not a name for a cluster: %s", o.Name)
 	}
 	return o, nil
+}
+
+// addr is the address of the monitor, and of the OSDs that share its host.
+func (o Options) addr() string {
+	if o.Beside != nil {
+		return besideAddr
+	}
+	return monAddr
 }
 
 // copies is the size of the pools.
@@ -250,14 +264,14 @@ func (c *Cluster) Dir() string { return c.dir }
 // Conf is the path of the clients' ceph.conf.
 func (c *Cluster) Conf() string { return filepath.Join(c.dir, "ceph.conf") }
 
-// Addr is the address of the monitor, the same for every cluster.
-func (c *Cluster) Addr() string { return monAddr }
+// Addr is the address of the monitor, the same for every cluster but one that is beside another.
+func (c *Cluster) Addr() string { return c.options.addr() }
 
 // MonV1 is the monitor's address and port for the first messenger protocol, which the kernel speaks by default.
-func (c *Cluster) MonV1() string { return monAddr + ":6789" }
+func (c *Cluster) MonV1() string { return c.Addr() + ":6789" }
 
 // MonV2 is the monitor's address and port for the second messenger protocol (ms_mode=crc and secure of the kernel).
-func (c *Cluster) MonV2() string { return monAddr + ":3300" }
+func (c *Cluster) MonV2() string { return c.Addr() + ":3300" }
 
 // FSID is the cluster's identity.
 func (c *Cluster) FSID() string { return c.fsid }

@@ -104,7 +104,7 @@ bdev_aio_poll_ms = 5
 // writeConfiguration writes ceph.conf, the daemons' own, and every key: the monitor's mkfs reads them all from one
 // keyring, so that no key needs a command later.
 func (c *Cluster) writeConfiguration() error {
-	client := fmt.Sprintf(clientConf, c.fsid, monAddr, c.dir)
+	client := fmt.Sprintf(clientConf, c.fsid, c.Addr(), c.dir)
 	if err := c.writeFile("ceph.conf", client, 0o644); err != nil {
 		return err
 	}

@@ -133,7 +133,7 @@ func (c *Cluster) osdArgs(n int, args ...string) []string {
 
 func (c *Cluster) osdAddr(n int) string {
 	if c.options.Hosts == 1 {
-		return monAddr
+		return c.Addr()
 	}
 	return hostAddr(n % c.options.Hosts)
 }

@@ -16,8 +16,11 @@ import (
 )
 
 // monAddr is the address of the monitor, and of the OSDs that share its host. It is constant: each cluster has a
-// network of its own.
-const monAddr = "10.91.0.1"
+// network of its own, except for one beside another, which has besideAddr.
+const (
+	monAddr    = "10.91.0.1"
+	besideAddr = "10.91.0.2"
+)
 
 // hostAddr is the address of the nth host of several, counted from 0.
 func hostAddr(n int) string { return fmt.Sprintf("10.91.0.%d", 11+n) }
@@ -98,7 +101,7 @@ func newNetNS() (*os.File, error) {
 // setUpNetwork gives the cluster its address and, where there are several hosts, joins them by a bridge.
 func (c *Cluster) setUpNetwork(ctx context.Context) error {
 	if c.options.Hosts == 1 {
-		return c.ip(ctx, c.net, "link set lo up", "address add "+monAddr+"/32 dev lo")
+		return c.ip(ctx, c.net, "link set lo up", "address add "+c.Addr()+"/32 dev lo")
 	}
 	if err := c.ip(ctx, c.net, "link set lo up", "link add hosts type bridge",
 		"address add "+monAddr+"/24 dev hosts", "link set hosts up"); err != nil {

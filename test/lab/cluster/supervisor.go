@@ -147,7 +147,12 @@ func (s *supervisor) start(o Options, lock *os.File) error {
 	if err != nil {
 		return err
 	}
-	if err := s.cmd.Start(); err != nil {
+	start := s.cmd.Start
+	if o.Beside != nil {
+		s.cmd.SysProcAttr.Cloneflags &^= unix.CLONE_NEWNET
+		start = func() error { return o.Beside.Do(s.cmd.Start) }
+	}
+	if err := start(); err != nil {
 		return fmt.Errorf("supervisor: %w", err)
 	}
 	s.pid = s.cmd.Process.Pid
