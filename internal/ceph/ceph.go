@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -84,9 +85,7 @@ func New(argv []string, stdout io.Writer) (*Cluster, []string, error) {
 	if err := c.readConfig(e.conf); err != nil {
 		return nil, nil, err
 	}
-	// What a program, unlike a library, does: say errors on stderr.
-	rest, err = c.parseArgv(append([]string{"--err-to-stderr=true"}, rest...))
-	if err != nil {
+	if rest, err = c.parseArgv(rest); err != nil {
 		return nil, nil, err
 	}
 	c.err = c.checkKey()
@@ -198,6 +197,19 @@ func (c *Cluster) readConfig(conf string) error {
 
 // parseArgv lets librados take its options out of argv.
 func (c *Cluster) parseArgv(argv []string) ([]string, error) {
+	// What a program, unlike a library, does: say errors on stderr. What is set here counts more than the line.
+	if !slices.ContainsFunc(argv, func(w string) bool { return strings.Contains(w, "err") }) {
+		_ = c.SetConfig("err_to_stderr", "true")
+	} else {
+		argv = append([]string{"--err-to-stderr=true"}, argv...)
+	}
+	// librados tries each word as each of its options, which takes half a
+	// millisecond a word: those before the first that may be one are not for it.
+	first := slices.IndexFunc(argv, func(w string) bool { return strings.HasPrefix(w, "-") })
+	if first < 0 {
+		return argv, nil
+	}
+	before, argv := argv[:first], argv[first:]
 	// librados skips the first word.
 	in := make([]*C.char, 0, len(argv)+1)
 	for _, a := range append([]string{"rbd"}, argv...) {
@@ -209,7 +221,7 @@ func (c *Cluster) parseArgv(argv []string) ([]string, error) {
 	if r < 0 {
 		return nil, &errno.Error{Code: syscall.Errno(-r), Line: "couldn't initialize rados!"}
 	}
-	var rest []string
+	rest := slices.Clone(before)
 	for _, a := range out[1:] {
 		if a != nil {
 			rest = append(rest, C.GoString(a))

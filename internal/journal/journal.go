@@ -110,10 +110,10 @@ const preamble = 0x3141592653589793
 // fixedSize is what an entry takes besides its data.
 const fixedSize = 8 + 1 + 8 + 8 + 4 + 4
 
-var castagnoli = crc32.MakeTable(crc32.Castagnoli)
-
 // checksum is the CRC-32C that begins with zero and is not inverted at its end.
-func checksum(data []byte) uint32 { return ^crc32.Update(^uint32(0), castagnoli, data) }
+func checksum(data []byte) uint32 {
+	return ^crc32.Update(^uint32(0), crc32.MakeTable(crc32.Castagnoli), data) // its table is made once, and only here
+}
 
 // Encode gives the bytes of an entry.
 func (e Entry) Encode() []byte {
