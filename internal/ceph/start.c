@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 
 #ifndef MADV_POPULATE_WRITE
@@ -17,8 +18,13 @@
 // A key on the command line can be read by everyone who may list processes.
 // So each one is moved to the heap, where Go finds it, and overwritten where
 // the kernel shows it.
+//
+// Whoever gives a key so has it in no file. Nor is a core to become one, when a
+// library aborts: the process is not dumpable then. With a key that is in a
+// file of the same user anyway it is.
 
 static void hide(char **word, size_t from) {
+	prctl(PR_SET_DUMPABLE, 0);
 	char *copy = strdup(*word);
 	if (copy == NULL)
 		return;
@@ -33,6 +39,9 @@ static void hide_keys(int argc, char **argv, char **envp) {
 		} else if (strcmp(argv[i], "--key") == 0 && i + 1 < argc) {
 			i++;
 			hide(&argv[i], 0);
+		} else if (strncmp(argv[i], "--keyfile=/proc/self/fd/", 24) == 0) {
+			// What the launcher has made of a --key.
+			prctl(PR_SET_DUMPABLE, 0);
 		}
 	}
 	for (char **env = envp; *env != NULL; env++) {

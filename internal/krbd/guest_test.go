@@ -13,12 +13,14 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -38,6 +40,9 @@ var guest struct {
 }
 
 func TestMain(m *testing.M) {
+	if id := os.Getenv("KRBD_READ"); id != "" {
+		os.Exit(readOnly(id))
+	}
 	b, err := os.ReadFile(os.Getenv("KRBD_GUEST"))
 	if err == nil {
 		err = json.Unmarshal(b, &guest)
@@ -69,6 +74,16 @@ func mapOnly(image string) int {
 	}
 	fmt.Fprintln(os.Stdout, d.Path)
 	return 0
+}
+
+// readOnly is this program started once more, as somebody else, to read a key
+// of the kernel. It exits with the number of the kernel's error.
+func readOnly(id string) int {
+	n, err := strconv.Atoi(id)
+	if err == nil {
+		_, err = unix.KeyctlBuffer(unix.KEYCTL_READ, n, make([]byte, 100), 0)
+	}
+	return int(errnoOf(err))
 }
 
 func request(image, options string) (Request, error) {
@@ -221,6 +236,85 @@ func TestMap(t *testing.T) {
 		t.Error("udev was not waited for: the link is still there")
 	}
 	fails(t, Host{}.UnmapDevice(t.Context(), d.Path, UnmapOptions{}), syscall.EINVAL)
+}
+
+// While an image is mapped its key is nowhere in what the kernel shows, and
+// while the kernel is told nobody can read it there.
+func TestKeyIsNowhere(t *testing.T) {
+	d := mapped(t, "disk", "")
+	raw, err := NewSecret(guest.Key).payload()
+	if err != nil {
+		t.Fatal(err)
+	}
+	looked := make(map[string]bool)
+	look := func(where string, text []byte) {
+		looked[where] = true
+		if bytes.Contains(text, []byte(guest.Key)) || bytes.Contains(text, raw[12:]) || bytes.Contains(text, fmt.Appendf(nil, "%x", raw[12:])) {
+			t.Errorf("the key is in %s", where)
+		}
+	}
+	for _, root := range []string{"/sys/bus/rbd", "/sys/devices/rbd", "/sys/module/rbd", "/sys/module/libceph", "/sys/block/" + filepath.Base(d.Path) + "/", "/run/udev"} {
+		err := filepath.WalkDir(root, func(path string, e fs.DirEntry, err error) error {
+			if err != nil || !e.Type().IsRegular() {
+				return err
+			}
+			if text, err := os.ReadFile(path); err == nil { // some can only be written
+				look(path, text)
+			}
+			return nil
+		})
+		if err != nil {
+			t.Error(err)
+		}
+	}
+	for _, path := range []string{"/proc/mounts", "/proc/keys", "/proc/key-users", "/proc/partitions"} {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			t.Error(err)
+		}
+		look(path, text)
+	}
+	kernelLog := make([]byte, 1<<20)
+	n, err := unix.Klogctl(unix.SYSLOG_ACTION_READ_ALL, kernelLog)
+	if err != nil || !bytes.Contains(kernelLog[:n], []byte("rbd: rbd")) {
+		t.Errorf("the kernel's log does not tell of the map: %v", err)
+	}
+	look("the kernel's log", kernelLog[:n])
+	if config := fmt.Sprintf("/sys/devices/rbd/%d/config_info", d.ID); !looked[config] {
+		t.Errorf("%s was not looked at; only %d places were", config, len(looked))
+	}
+
+	runtime.LockOSThread() // other threads may not have the keyring that the first key makes
+	defer runtime.UnlockOSThread()
+	auth, forget, err := Host{}.authenticate(mustRequest(t, "disk", ""))
+	if err != nil || auth != ",key=client."+guest.ID {
+		t.Fatalf("authenticate: %q, %v", auth, err)
+	}
+	search := func() (int, error) {
+		return unix.KeyctlSearch(unix.KEY_SPEC_PROCESS_KEYRING, "ceph", "client."+guest.ID, 0)
+	}
+	id, err := search()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := unix.KeyctlBuffer(unix.KEYCTL_READ, id, make([]byte, 100), 0); err != unix.EOPNOTSUPP {
+		t.Errorf("its owner reads the key: %v", err)
+	}
+	for who, uid := range map[string]uint32{"another process": 0, "another user": 65534} {
+		cmd := exec.Command("/proc/self/exe")
+		cmd.Env = append(os.Environ(), fmt.Sprintf("KRBD_READ=%d", id))
+		if uid != 0 {
+			cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: uid}}
+		}
+		_ = cmd.Run()
+		if code := syscall.Errno(cmd.ProcessState.ExitCode()); code != unix.EACCES {
+			t.Errorf("%s, that reads the key: %v", who, code)
+		}
+	}
+	forget()
+	if id, err := search(); err == nil {
+		t.Errorf("the key %d is still there", id)
+	}
 }
 
 func TestFeatures(t *testing.T) {

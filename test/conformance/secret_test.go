@@ -2,16 +2,21 @@ package conformance
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/opt-rbd/opt-rbd/test/lab/cluster"
 )
@@ -162,6 +167,135 @@ func TestKeyIsNotInErrors(t *testing.T) {
 		}
 		if !bytes.Contains(out, []byte("\nhint: ")) {
 			t.Errorf("no hint: %s", out)
+		}
+	}
+}
+
+// librados logs what it does where it is told to. The key is in no log, however it was given, nor in those of the
+// daemons.
+func TestKeyIsNotInLogs(t *testing.T) {
+	c := ours.cluster
+	key, err := c.Secret("client.kube")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r := c.Rbd("create", "logged", "--size", "8M"); r.Code != 0 {
+		t.Fatal(r.Stderr)
+	}
+	dir := t.TempDir()
+	file := filepath.Join(dir, "key")
+	if err := os.WriteFile(file, []byte(key), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	const settings = "--debug-rbd=20 --debug-rados=20 --debug-auth=30 --debug-monc=20 --debug-ms=20 --debug-objecter=20 --debug-asok=20 --debug-context=20"
+	logs := strings.Fields(settings + " --log-to-stderr=true --log-file=" + filepath.Join(dir, "log"))
+	looked := 0
+	for name, give := range map[string]struct{ args, env []string }{
+		"line":                {args: append([]string{"--key", key}, logs...)},
+		"file":                {args: append([]string{"--keyfile", file}, logs...)},
+		"keyring":             {args: append([]string{"--keyring", c.Keyring("client.kube")}, logs...)},
+		"environment":         {env: []string{"CEPH_ARGS=--key " + key + " " + strings.Join(logs, " ")}},
+		"line, logged by env": {args: []string{"--key=" + key}, env: []string{"CEPH_ARGS=" + strings.Join(logs, " ")}},
+	} {
+		for _, line := range []string{"ls", "info logged", "status logged", "snap create logged@" + strconv.Itoa(looked) + " --no-progress", "map logged", "mirror pool info", "info none"} {
+			log := filepath.Join(dir, "log")
+			if err := os.RemoveAll(log); err != nil {
+				t.Fatal(err)
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+			cmd := c.Command(ctx, ours.program, append(append(strings.Fields(line), "--id", "kube"), give.args...)...)
+			cmd.Env = append(cmd.Env, give.env...)
+			out, _ := cmd.CombinedOutput() // some of them fail
+			cancel()
+			text, err := os.ReadFile(log)
+			if err != nil || !bytes.Contains(text, []byte("auth: ")) {
+				t.Fatalf("%s, key by %s: nothing was logged: %v: %s", line, name, err, text)
+			}
+			looked++
+			for where, text := range map[string][]byte{"log": text, "output": out} {
+				if bytes.Contains(text, []byte(key)) {
+					t.Errorf("%s, key by %s: the key is in the %s", line, name, where)
+				}
+			}
+		}
+	}
+	daemons, err := filepath.Glob(filepath.Join(c.Dir(), "log", "*"))
+	if err != nil || len(daemons) < 3 {
+		t.Fatalf("logs of daemons: %q, %v", daemons, err)
+	}
+	for _, log := range daemons {
+		if text, err := os.ReadFile(log); err != nil || bytes.Contains(text, []byte(key)) {
+			t.Errorf("the key is in the log %s, or: %v", log, err)
+		}
+	}
+}
+
+// A key that its user has in no file does not come into one by a core, nor can
+// other processes of the user read it in the memory of this one. The kernel
+// gives what tells of such a process to root. With a key that is in a file all
+// is as with the genuine tool.
+func TestKeyIsNotInCore(t *testing.T) {
+	const nobody = 65534
+	key, err := ours.cluster.Secret("client.kube")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	file := filepath.Join(dir, "key")
+	if err := errors.Join(os.WriteFile(file, []byte(key), 0o600), os.Chown(file, nobody, nobody),
+		os.Chmod(filepath.Dir(ours.program), 0o755), os.Chmod(filepath.Dir(dir), 0o755), os.Chmod(dir, 0o777)); err != nil {
+		t.Fatal(err)
+	}
+	opened, err := os.Open(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer opened.Close()
+	for name, c := range map[string]struct {
+		program   string
+		args, env []string
+		dumpable  bool
+	}{
+		"on the line":         {program: ours.program, args: []string{"--key", key}},
+		"in the environment":  {program: ours.program, env: []string{"CEPH_ARGS=--key=" + key}},
+		"from the launcher":   {program: ours.program, args: []string{"--keyfile=/proc/self/fd/3"}},
+		"in a file":           {program: ours.program, args: []string{"--keyfile", file}, dumpable: true},
+		"of the genuine tool": {program: genuine.program, args: []string{"--key", key}, dumpable: true},
+	} {
+		// It waits for a monitor, and may leave a core.
+		cmd := exec.CommandContext(t.Context(), "sh", append([]string{"-c", `ulimit -c unlimited && exec "$0" "$@"`, c.program,
+			"ls", "-c", "/dev/null", "-m", "127.0.0.1:1", "--id", "kube"}, c.args...)...)
+		cmd.Dir, cmd.Env, cmd.ExtraFiles = dir, c.env, []*os.File{opened}
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		pid := cmd.Process.Pid
+		thread := 0
+		for end := time.Now().Add(20 * time.Second); thread == 0 && time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+			names, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/comm", pid))
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, name := range names {
+				if comm, err := os.ReadFile(name); err == nil && strings.HasPrefix(string(comm), "msgr-worker") {
+					thread, _ = strconv.Atoi(filepath.Base(filepath.Dir(name)))
+				}
+			}
+		}
+		info, err := os.Stat(fmt.Sprintf("/proc/%d/environ", pid))
+		// As if librados had aborted.
+		if err := errors.Join(err, unix.Tgkill(pid, thread, syscall.SIGABRT)); err != nil {
+			_ = cmd.Process.Kill()
+			_ = cmd.Wait()
+			t.Fatalf("key %s: %v", name, err)
+		}
+		_ = cmd.Wait() // of the signal
+		status := cmd.ProcessState.Sys().(syscall.WaitStatus)
+		owner := info.Sys().(*syscall.Stat_t).Uid
+		t.Logf("key %s: owner %d, wait status %#x", name, owner, uint32(status))
+		if got := owner == nobody; got != c.dumpable || !status.Signaled() || status.CoreDump() && !c.dumpable {
+			t.Errorf("key %s: its memory belongs to user %d, wait status %#x", name, owner, uint32(status))
 		}
 	}
 }
