@@ -298,9 +298,36 @@ func sizeOf(image *rbd.Image) uint64 {
 
 // withProgress runs a long operation under a progress line.
 func (c *call) withProgress(operation string, size uint64, run func(librbd.Progress) error) error {
+	own := *c // what reads the line once more must not disturb the command
+	return c.underProgress(operation, size, func() []string { return aboutImage(&own, holderHints) }, run)
+}
+
+// withSteps is withProgress for an operation whose steps say what went wrong
+// with them in lines of their own, before that of the progress ends. The
+// error that it gives is for the line on the whole. image is the one that may
+// be locked by somebody else, nil where there is none.
+func (c *call) withSteps(operation string, size uint64, image *rbd.Image, run func(librbd.Progress) error) error {
+	waiting := func() []string {
+		if image == nil {
+			return nil
+		}
+		return holderHints(c, spec.Spec{}, image)
+	}
+	return c.underProgress(operation, size, waiting, func(p librbd.Progress) error {
+		err := run(p)
+		if err != nil {
+			printSteps(err, c.stderr)
+		}
+		return err
+	})
+}
+
+// underProgress runs an operation under its progress line. waiting tells what
+// it may be waiting for when it makes no step.
+func (c *call) underProgress(operation string, size uint64, waiting func() []string, run func(librbd.Progress) error) error {
 	defer c.onInterruptOf()()
 	p := c.progress(operation, size)
-	moved, stop := c.onStandstill(func(hint string) { p.Note(c.stderr, "hint: "+hint) })
+	moved, stop := onStandstill(waiting, func(hint string) { p.Note(c.stderr, "hint: "+hint) })
 	defer stop()
 	err := run(func(done, total uint64) {
 		moved()

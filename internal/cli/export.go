@@ -13,6 +13,7 @@ import (
 	"github.com/opt-rbd/opt-rbd/internal/args"
 	"github.com/opt-rbd/opt-rbd/internal/errno"
 	"github.com/opt-rbd/opt-rbd/internal/librbd"
+	"github.com/opt-rbd/opt-rbd/internal/output"
 	"github.com/opt-rbd/opt-rbd/internal/spec"
 	"github.com/opt-rbd/opt-rbd/internal/stream"
 )
@@ -120,7 +121,7 @@ func export(c *call) error {
 	if err != nil {
 		return errno.Wrap(err, "export error")
 	}
-	err = c.withSteps("Exporting image", info.Size, func(p librbd.Progress) error {
+	err = c.withSteps("Exporting image", info.Size, nil, func(p librbd.Progress) error {
 		if c.number("export-format", unsigned) == 2 {
 			err = exportImage(c, image, info, f, p)
 		} else {
@@ -132,22 +133,6 @@ func export(c *call) error {
 		return err
 	})
 	return errno.Wrap(err, "export error")
-}
-
-// withSteps is withProgress for an operation whose steps say what went wrong
-// with them in lines of their own, before that of the progress ends. The
-// error that it gives is for the line on the whole.
-func (c *call) withSteps(operation string, size uint64, run func(librbd.Progress) error) error {
-	defer c.onInterruptOf()()
-	p := c.progress(operation, size)
-	err := run(p.Update)
-	if err != nil {
-		printSteps(err, c.stderr)
-		p.Fail()
-		return err
-	}
-	p.Finish()
-	return nil
 }
 
 // printSteps prints the lines that are in an error, not errors of libraries.
@@ -339,9 +324,11 @@ func exportImage(c *call, image *rbd.Image, info *rbd.ImageInfo, w io.Writer, pr
 	if err != nil {
 		return err
 	}
-	if err := stream.WriteImage(w, h, uint64(len(snaps))+1); err != nil {
+	all := uint64(len(snaps)) + 1
+	if err := stream.WriteImage(w, h, all); err != nil {
 		return err
 	}
+	bar := output.IsTerminal(c.stderr)
 	last := ""
 	for i, name := range append(namesOfSnaps(snaps), rbd.NoSnapshot) {
 		if err := image.SetSnapshot(name); err != nil {
@@ -349,10 +336,17 @@ func exportImage(c *call, image *rbd.Image, info *rbd.ImageInfo, w io.Writer, pr
 			// that there is of it.
 			fmt.Fprintf(c.stderr, "error setting snapshot context: %s\n", errno.Text(errno.Code(err)))
 		}
-		if err := writeDiff(c, image, w, diffOf{version: 2, from: last, to: name}, func(uint64, uint64) {}); err != nil {
+		if err := writeDiff(c, image, w, diffOf{version: 2, from: last, to: name}, func(done, size uint64) {
+			// The genuine tool counts whole snapshots alone. A bar moves within them, too.
+			if bar && size > 0 {
+				progress(uint64(i)*info.Size+uint64(float64(info.Size)*float64(done)/float64(size)), all*info.Size)
+			}
+		}); err != nil {
 			return err
 		}
-		progress(uint64(i), uint64(len(snaps))+1)
+		if !bar {
+			progress(uint64(i), all)
+		}
 		last = name
 	}
 	return nil
@@ -454,7 +448,7 @@ func exportDiff(c *call) error {
 		return errno.Wrap(err, "export-diff error")
 	}
 	what := diffOf{version: 1, from: c.String("from-snap"), to: s.Snap, wholeObjects: c.Bool("whole-object")}
-	err = c.withSteps("Exporting image", sizeOf(image), func(p librbd.Progress) error { return writeDiff(c, image, f, what, p) })
+	err = c.withSteps("Exporting image", sizeOf(image), nil, func(p librbd.Progress) error { return writeDiff(c, image, f, what, p) })
 	if f != os.Stdout {
 		err = errors.Join(err, f.Close())
 		if err != nil {

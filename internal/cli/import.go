@@ -191,7 +191,7 @@ func (i *importing) run(path string) error {
 		defer f.Close()
 		i.file = f
 	}
-	return i.withSteps("Importing image", i.size, func(p librbd.Progress) error {
+	return i.withSteps("Importing image", i.size, nil, func(p librbd.Progress) error {
 		if path != "-" {
 			if err := i.stat(path); err != nil {
 				return err
@@ -666,7 +666,12 @@ func (c *call) importDiff(image *rbd.Image, path string) error {
 		printSteps(err, c.stderr)
 		return err
 	}
-	return c.withSteps("Importing image diff", sizeOf(image), func(p librbd.Progress) error {
+	// A pipe may stand still where the image is free.
+	var awaited *rbd.Image
+	if info, err := f.Stat(); err == nil && info.Mode().IsRegular() {
+		awaited = image
+	}
+	return c.withSteps("Importing image diff", sizeOf(image), awaited, func(p librbd.Progress) error {
 		if err := checkFile(f); err != nil {
 			return streamError(err)
 		}
@@ -704,7 +709,7 @@ func mergeDiff(c *call) error {
 	if err != nil {
 		return err
 	}
-	err = c.withSteps("Merging image diff", 0, func(p librbd.Progress) error { return c.merge(first, second, path, p) })
+	err = c.withSteps("Merging image diff", 0, nil, func(p librbd.Progress) error { return c.merge(first, second, path, p) })
 	if err != nil {
 		return &errno.Error{Code: errno.Code(err), Line: "merge-diff error", Err: err}
 	}

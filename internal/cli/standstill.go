@@ -16,15 +16,14 @@ import (
 // milliseconds.
 const patience = 10 * time.Second
 
-// onStandstill has say called once with the holder of the image's exclusive
-// lock when the operation makes no step for a while: librbd waits for a client
-// that has died until the OSDs have forgotten it, for 30 s as they are
-// configured, and says nothing. moved is to be called at each step, stop at the
-// end.
-func (c *call) onStandstill(say func(hint string)) (moved, stop func()) {
-	own := *c // what reads the line once more must not disturb the command
+// onStandstill has say called once with what waiting knows, the holder of the
+// image's exclusive lock, when the operation makes no step for a while: librbd
+// waits for a client that has died until the OSDs have forgotten it, for 30 s
+// as they are configured, and says nothing. moved is to be called at each step,
+// stop at the end.
+func onStandstill(waiting func() []string, say func(hint string)) (moved, stop func()) {
 	timer := time.AfterFunc(patience, func() {
-		for _, line := range aboutImage(&own, holderHints) {
+		for _, line := range waiting() {
 			say(line)
 		}
 	})

@@ -287,7 +287,7 @@ func trashRemove(c *call) error {
 	if err != nil {
 		return err
 	}
-	return silent(c.withSteps("Removing image", 0, func(p librbd.Progress) error {
+	return silent(c.withSteps("Removing image", 0, nil, func(p librbd.Progress) error {
 		err := librbd.RemoveFromTrash(pool, s.Image, c.Bool("force"), p)
 		if err == nil {
 			return nil

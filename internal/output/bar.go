@@ -26,10 +26,15 @@ const (
 	barWidest   = 40
 )
 
+// IsTerminal says whether w is a terminal.
+func IsTerminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	return ok && term.IsTerminal(int(f.Fd()))
+}
+
 // newBar gives a bar where w is a terminal.
 func newBar(w io.Writer, size uint64) *bar {
-	f, ok := w.(*os.File)
-	if !ok || !term.IsTerminal(int(f.Fd())) {
+	if !IsTerminal(w) {
 		return nil
 	}
 	// What is over at once has none.

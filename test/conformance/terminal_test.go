@@ -32,6 +32,7 @@ func TestBarOnTerminal(t *testing.T) {
 		last string
 	}{
 		{"export long -", true, "\rExporting image: 100% complete...done.\r\n"},
+		{"export long - --export-format 2", true, "\rExporting image: 100% complete...done.\r\n"},
 		{"export long - --no-progress", false, ""},
 	} {
 		t.Run(c.args, func(t *testing.T) {

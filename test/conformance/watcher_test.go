@@ -1,14 +1,20 @@
 package conformance
 
 import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sync/errgroup"
 )
 
 // Who has an image open, and from where, is what a person needs whose image
@@ -140,26 +146,114 @@ func TestExclusiveLock(t *testing.T) {
 	if r := c.Rbd("create", "written", "--size", "64M"); r.Code != 0 {
 		t.Fatal(r.Stderr)
 	}
-	writer := c.Daemon(t.Context(), "/usr/bin/rbd", "bench", "--io-type", "write", "--io-size", "4K", "--io-total", "1T", "--io-threads", "1", "written")
-	if err := writer.Start(); err != nil {
-		t.Fatal(err)
-	}
-	defer func() {
-		if err := writer.Process.Kill(); err != nil {
-			t.Error(err)
-		}
-		_ = writer.Wait() // it was killed
-	}()
-	for end := time.Now().Add(20 * time.Second); c.Rbd("lock", "ls", "written").Stdout == ""; time.Sleep(50 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatal("the writer takes no lock")
-		}
-	}
+	writeTo(t, "written")
 	for _, line := range []string{"lock ls written", "lock ls written --format json", "ls -l", "ls -l --format json"} {
 		want := c.Rbd(strings.Fields(line)...).Stdout
 		got, err := c.Command(t.Context(), ours.program, strings.Fields(line)...).CombinedOutput()
 		if diff := cmp.Diff(want, string(got)); err != nil || diff != "" {
 			t.Errorf("rbd %s: %v (-genuine +ours):\n%s", line, err, diff)
 		}
+	}
+}
+
+// writeTo has an image written, and so locked, by the genuine tool until the
+// test ends.
+func writeTo(t *testing.T, image string) *os.Process {
+	t.Helper()
+	c := ours.cluster
+	writer := c.Daemon(t.Context(), "/usr/bin/rbd", "bench", "--io-type", "write", "--io-size", "4K", "--io-total", "1T", "--io-threads", "1", image)
+	if err := writer.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := writer.Process.Kill(); err != nil {
+			t.Error(err)
+		}
+		_ = writer.Wait() // it was killed
+	})
+	for end := time.Now().Add(20 * time.Second); c.Rbd("lock", "ls", image).Stdout == ""; time.Sleep(50 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("the writer takes no lock")
+		}
+	}
+	return writer.Process
+}
+
+// Who has the lock and does not answer is told while a command waits for it,
+// and not where it only reads or waits for its own input.
+func TestStandstill(t *testing.T) {
+	if err := ours.emptyPool(); err != nil {
+		t.Fatal(err)
+	}
+	diff := filepath.Join(t.TempDir(), "diff")
+	// The size, four bytes of data, and the end.
+	if err := os.WriteFile(diff, []byte("rbd diff v1\ns\x00\x00\x80\x00\x00\x00\x00\x00w\x00\x00\x00\x00\x00\x00\x00\x00\x04\x00\x00\x00\x00\x00\x00\x00datae"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var group errgroup.Group
+	for image, c := range map[string]struct {
+		line   string
+		waits  bool
+		unread bool // its output
+		unfed  bool // its input
+	}{
+		"resized":  {line: "resize --size 16M resized", waits: true},
+		"changed":  {line: "import-diff " + diff + " changed", waits: true},
+		"piped":    {line: "import-diff - piped", unfed: true},
+		"exported": {line: "export exported -", unread: true},
+	} {
+		if r := ours.cluster.Rbd("create", image, "--size", "8M"); r.Code != 0 {
+			t.Fatal(r.Stderr)
+		}
+		writer := writeTo(t, image)
+		if err := writer.Signal(syscall.SIGSTOP); err != nil {
+			t.Fatal(err)
+		}
+		holder := regexp.MustCompile(`client\.\d+`).FindString(ours.cluster.Rbd("lock", "ls", image).Stdout)
+		group.Go(func() error {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			cmd := ours.cluster.Command(ctx, ours.program, strings.Fields(c.line)...)
+			var stderr bytes.Buffer
+			cmd.Stderr = &stderr
+			if c.unfed {
+				in, err := cmd.StdinPipe()
+				if err != nil {
+					return err
+				}
+				defer in.Close()
+				if _, err := io.WriteString(in, "rbd diff v1\n"); err != nil {
+					return err
+				}
+			}
+			if c.unread {
+				out, err := cmd.StdoutPipe()
+				if err != nil {
+					return err
+				}
+				defer out.Close()
+			}
+			if err := cmd.Start(); err != nil {
+				return err
+			}
+			time.Sleep(13 * time.Second)
+			if err := writer.Signal(syscall.SIGCONT); err != nil {
+				return err
+			}
+			if c.unfed || c.unread {
+				if err := cmd.Process.Kill(); err != nil {
+					return err
+				}
+			}
+			err := cmd.Wait()
+			said := strings.Contains(stderr.String(), "hint: waiting for "+holder+" at ")
+			if said != c.waits || c.waits && err != nil {
+				return fmt.Errorf("%s: %w, %q", c.line, err, stderr.String())
+			}
+			return nil
+		})
+	}
+	if err := group.Wait(); err != nil {
+		t.Error(err)
 	}
 }
