@@ -27,9 +27,9 @@ const (
 
 // choosePrefix returns where the installation is, or where it belongs. Where
 // /opt is a link into /var, as on systems by ostree (Fedora CoreOS, RHEL
-// CoreOS), SELinux lets no service run what is there; /usr/local is a link
-// into /var, too, but its programs are labelled as such, and its bin is in the
-// PATH of all services.
+// CoreOS), a relabel of the system makes data of /var of what is there, which
+// SELinux lets no service run; /usr/local is a link into /var, too, but the
+// policy knows it for what it is, and its bin is in the PATH of all services.
 func choosePrefix(t *tree) (string, error) {
 	for _, prefix := range []string{optPrefix, localPrefix} {
 		_, err := t.stat(recordPath(prefix))

@@ -58,6 +58,9 @@ func scenarios(t *testing.T) []scenario {
 	}
 	add("install on a bare node", "install", src[0], bare(t))
 	add("install over files of others", "install", src[0], furnished(t))
+	if !slices.ContainsFunc(all[1].log, func(n noted) bool { return n.op == "label" }) {
+		t.Fatal("no label is set where the node has labels: does cp keep them?")
+	}
 	add("upgrade that collects the first", "install", src[2], bare(t), src[0], src[1])
 	add("rollback", "rollback", "/nowhere", furnished(t), src[0], src[1])
 	add("uninstall of one release", "uninstall", src[0], furnished(t), src[0])

@@ -86,6 +86,9 @@ func Open(ctx context.Context, o Options) (*Node, error) {
 		}
 	}
 	n.Prefix = path.Clean(n.Prefix)
+	if n.tree.labels, err = readLabels(n.tree, n.Prefix, n.live()); err != nil {
+		return nil, errors.Join(err, n.Close())
+	}
 	if n.record, err = readRecord(n.tree, n.Prefix); err != nil {
 		return nil, errors.Join(err, n.Close())
 	}
@@ -146,6 +149,7 @@ func (n *Node) steps(ctx context.Context) ([]step, error) {
 		symlink(n.current(), path.Join("versions", manifest.ID)),
 		program(n.command(), n.Shim),
 	}
+	steps = append(steps, n.labelSteps()...)
 	steps = append(steps, n.commandSteps()...)
 	steps = append(steps, n.parts()...)
 	shell, err := n.shellParts()
@@ -158,6 +162,15 @@ func (n *Node) steps(ctx context.Context) ([]step, error) {
 	}
 	steps = append(steps, n.liveSteps(after)...)
 	return append(steps, collectStep{next: n.next}), nil
+}
+
+// labelSteps look after labels where there are any, before a service runs what
+// has them.
+func (n *Node) labelSteps() []step {
+	if n.tree.labels == nil {
+		return nil
+	}
+	return []step{labelStep{}}
 }
 
 // commandSteps prove the command, before systemd hears of it.
@@ -186,7 +199,7 @@ func (n *Node) facts() (files, live []fact, err error) {
 	for _, e := range n.record.Entries {
 		files = append(files, installed{placed{e.Path}, e})
 	}
-	for _, s := range append(n.commandSteps(), n.liveSteps(after)...) {
+	for _, s := range slices.Concat(n.labelSteps(), n.commandSteps(), n.liveSteps(after)) {
 		live = append(live, s)
 	}
 	return files, live, nil

@@ -108,6 +108,7 @@ func source(t *testing.T, text string) string {
 	put(t, dir, "shim", string(program), 0o755)
 	put(t, dir, "payload/usr/bin/rbd", string(program), 0o755)
 	put(t, dir, "payload/usr/lib/libtext.so.1.0", text, 0o644)
+	put(t, dir, "payload/usr/lib/ld-2.31.so", "", 0o755)
 	if err := os.Symlink("libtext.so.1.0", filepath.Join(dir, "payload/usr/lib/libtext.so.1")); err != nil {
 		t.Fatal(err)
 	}
@@ -159,7 +160,8 @@ func bare(t *testing.T) string {
 	return root
 }
 
-// furnished is a node on which somebody else's things stand in every place.
+// furnished is a node on which somebody else's things stand in every place,
+// with labels of SELinux on all of them.
 func furnished(t *testing.T) string {
 	t.Helper()
 	root := bare(t)
@@ -174,8 +176,17 @@ func furnished(t *testing.T) string {
 	if err := os.Chown(filepath.Join(root, "etc/modules-load.d/rbd.conf"), 7, 8); err != nil {
 		t.Fatal(err)
 	}
+	put(t, root, "usr/lib64/ld-linux-x86-64.so.2", "", 0o755)
 	put(t, root, "etc/systemd/system.conf", "[Manager]\nDefaultEnvironment=LANG=C \"PATH=/usr/sbin:/usr/bin\"\n", 0o644)
 	put(t, root, managerFile, "[Manager]\nDefaultEnvironment=A=B\n", 0o600)
+	for dir, kind := range map[string]string{"etc": "etc", "var": "var", "usr": "usr"} {
+		for name := range snapshot(t, filepath.Join(root, dir)) {
+			setLabel(t, filepath.Join(root, dir, name), kind)
+		}
+	}
+	setLabel(t, filepath.Join(root, "usr/bin"), "bin")
+	setLabel(t, filepath.Join(root, "usr/lib"), "lib")
+	setLabel(t, filepath.Join(root, "usr/lib64/ld-linux-x86-64.so.2"), "ld_so")
 	return root
 }
 
@@ -208,6 +219,7 @@ func snapshot(t *testing.T, root string) map[string]string {
 			}
 			what += fmt.Sprintf(" %s -> %s", info.ModTime(), target)
 		}
+		what += " " + getLabel(t, name)
 		all[strings.TrimPrefix(name, root)] = what
 		return nil
 	})
@@ -226,7 +238,7 @@ func layout(t *testing.T, root string) map[string]string {
 		if statErr != nil {
 			t.Fatal(statErr)
 		}
-		all[name] = info.Mode().String()
+		all[name] = info.Mode().String() + " " + getLabel(t, filepath.Join(root, name))
 		if err == nil && info.Mode().IsRegular() && filepath.Base(name) != "installed.json" {
 			all[name] += fmt.Sprintf(" %x", sha256.Sum256(data))
 		}

@@ -27,7 +27,8 @@ import (
 // Every change is made so that a power loss leaves the old state or the new
 // one: data and folders are synced before the call returns.
 type tree struct {
-	root *os.Root
+	root   *os.Root
+	labels *labels // SELinux's; nil where there are none
 
 	// around is called for each change of the file system and has to make it.
 	// Tests set it to fail a change, to end the process after it, or to note it.
@@ -37,9 +38,9 @@ type tree struct {
 // A change is one call that changes the file system. Names are relative to
 // the root.
 type change struct {
-	op   string // mkdir, chmod, create, write, sync, symlink, link, rename, remove, syncfs
+	op   string // mkdir, chmod, create, write, sync, symlink, link, rename, remove, syncfs, label
 	name string
-	to   string // of a link what it points at, else the new name
+	to   string // of a link what it points at, of a label that, else the new name
 	mode fs.FileMode
 	data []byte // of a write
 }
@@ -295,23 +296,30 @@ func (t *tree) list(name string) ([]string, error) {
 // writable says why nothing can be created at name, or nil. It asks the
 // deepest folder of it that is there.
 func (t *tree) writable(name string) error {
-	for dir := path.Dir(name); ; dir = path.Dir(dir) {
+	f, dir, err := t.deepest(path.Dir(name))
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if err := unix.Faccessat(int(f.Fd()), ".", unix.W_OK|unix.X_OK, 0); err != nil {
+		return fmt.Errorf("cannot write in %s: %w", dir, err)
+	}
+	return nil
+}
+
+// deepest opens a folder, or the deepest one above it that is there, and says
+// which it is.
+func (t *tree) deepest(dir string) (*os.File, string, error) {
+	for ; ; dir = path.Dir(dir) {
 		rel, err := t.resolve(dir, true)
 		if err != nil {
-			return named(dir, err)
+			return nil, "", named(dir, err)
 		}
 		f, err := t.root.Open(rel)
 		if (errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR)) && dir != "/" {
 			continue
 		}
-		if err != nil {
-			return named(dir, err)
-		}
-		defer f.Close()
-		if err := unix.Faccessat(int(f.Fd()), ".", unix.W_OK|unix.X_OK, 0); err != nil {
-			return fmt.Errorf("cannot write in %s: %w", dir, err)
-		}
-		return nil
+		return f, dir, named(dir, err)
 	}
 }
 
@@ -349,6 +357,9 @@ func (t *tree) mkdir(name string) error {
 		return nil
 	}
 	if err == nil {
+		err = t.opLabel(name, rel)
+	}
+	if err == nil {
 		err = t.opChmod(rel, 0o755)
 	}
 	if err != nil {
@@ -372,7 +383,11 @@ func (t *tree) create(name string, mode fs.FileMode, from io.Reader) error {
 		return named(name, err)
 	}
 	defer f.Close()
-	if err := f.fill(from, mode, true); err != nil {
+	err = t.opLabel(name, rel)
+	if err == nil {
+		err = f.fill(from, mode, true)
+	}
+	if err != nil {
 		_ = t.opRemove(rel) // no half of it is left behind on a full disk
 		return named(name, err)
 	}
@@ -397,6 +412,9 @@ func (t *tree) symlink(target, name string) error {
 		return named(name, err)
 	}
 	if err := t.opSymlink(target, rel); err != nil {
+		return named(name, err)
+	}
+	if err := t.opLabel(name, rel); err != nil {
 		return named(name, err)
 	}
 	return t.rename(newName(name), name)
@@ -549,15 +567,21 @@ func (t *tree) copyFolder(name, from string) error {
 			if err := t.opMkdir(to); err != nil {
 				return err
 			}
+			if err := t.opLabel(path.Join(name, p), to); err != nil {
+				return err
+			}
 			return t.opChmod(to, info.Mode().Perm())
 		case fs.ModeSymlink:
 			target, err := src.Readlink(p)
 			if err != nil {
 				return err
 			}
-			return t.opSymlink(target, to)
+			if err := t.opSymlink(target, to); err != nil {
+				return err
+			}
+			return t.opLabel(path.Join(name, p), to)
 		case 0:
-			return t.copyFile(src, p, to, info.Mode().Perm())
+			return t.copyFile(src, p, path.Join(name, p), to, info.Mode().Perm())
 		}
 		return fmt.Errorf("%s/%s is neither file, folder nor link", from, p)
 	})
@@ -576,7 +600,7 @@ func (t *tree) copyFolder(name, from string) error {
 	return nil
 }
 
-func (t *tree) copyFile(src *os.Root, from, to string, mode fs.FileMode) error {
+func (t *tree) copyFile(src *os.Root, from, name, to string, mode fs.FileMode) error {
 	in, err := src.Open(from)
 	if err != nil {
 		return err
@@ -587,6 +611,9 @@ func (t *tree) copyFile(src *os.Root, from, to string, mode fs.FileMode) error {
 		return err
 	}
 	defer out.Close()
+	if err := t.opLabel(name, to); err != nil {
+		return err
+	}
 	return out.fill(in, mode, false)
 }
 
