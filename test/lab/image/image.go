@@ -47,6 +47,12 @@ type Image struct {
 // Build returns the node's image, built now if the cache does not have it.
 // What takes long is told to log.
 func Build(ctx context.Context, log io.Writer) (Image, error) {
+	return build(ctx, log, "node", packages)
+}
+
+// build makes the image of a kind, which is what its rootfs folder is called
+// after, too.
+func build(ctx context.Context, log io.Writer, kind string, packages []string, options ...string) (Image, error) {
 	if err := needTools(); err != nil {
 		return Image{}, err
 	}
@@ -54,7 +60,7 @@ func Build(ctx context.Context, log io.Writer) (Image, error) {
 	if err != nil {
 		return Image{}, err
 	}
-	debian, err := debianRoot(ctx, log)
+	debian, err := debianRoot(ctx, log, packages, options...)
 	if err != nil {
 		return Image{}, err
 	}
@@ -62,13 +68,13 @@ func Build(ctx context.Context, log io.Writer) (Image, error) {
 	if err != nil {
 		return Image{}, err
 	}
-	k := newKey("node", filepath.Base(debian), filepath.Base(kernel), runtime.Version())
+	k := newKey(kind, filepath.Base(debian), filepath.Base(kernel), runtime.Version())
 	if err := k.addFolders(module, "test/lab/image", "test/lab/agent"); err != nil {
 		return Image{}, err
 	}
-	dir, err := cached(ctx, "node", k, func(dir string) error {
+	dir, err := cached(ctx, kind, k, func(dir string) error {
 		fmt.Fprintln(log, "lab: building the node's image")
-		return buildNode(ctx, module, debian, kernel, dir)
+		return buildNode(ctx, module, debian, kernel, dir, kind == "selinux")
 	})
 	return Image{
 		Kernel: filepath.Join(dir, "vmlinuz"),
@@ -78,7 +84,7 @@ func Build(ctx context.Context, log io.Writer) (Image, error) {
 }
 
 // debianRoot returns a folder with root.tar, the root as mmdebstrap makes it.
-func debianRoot(ctx context.Context, log io.Writer) (string, error) {
+func debianRoot(ctx context.Context, log io.Writer, packages []string, options ...string) (string, error) {
 	args := []string{
 		"--mode=root", "--variant=minbase", "--include=" + strings.Join(packages, ","),
 		"--aptopt=Apt::Install-Recommends false", "--aptopt=Acquire::Languages none",
@@ -86,7 +92,7 @@ func debianRoot(ctx context.Context, log io.Writer) (string, error) {
 	for _, dir := range []string{"doc", "info", "locale", "man"} {
 		args = append(args, "--dpkgopt=path-exclude=/usr/share/"+dir+"/*")
 	}
-	args = append(args, suite)
+	args = append(append(args, options...), suite)
 	return cached(ctx, "debian", newKey(args...), func(dir string) error {
 		fmt.Fprintln(log, "lab: downloading and unpacking Debian packages for the node, about a minute")
 		return run(ctx, "", "mmdebstrap", append(args, filepath.Join(dir, "root.tar"))...)

@@ -57,7 +57,7 @@ var dropped = []string{
 }
 
 // buildNode makes kernel, initramfs and root in dir.
-func buildNode(ctx context.Context, module, debian, kernel, dir string) error {
+func buildNode(ctx context.Context, module, debian, kernel, dir string, selinux bool) error {
 	version, err := kernelVersion(kernel)
 	if err != nil {
 		return err
@@ -90,7 +90,14 @@ func buildNode(ctx context.Context, module, debian, kernel, dir string) error {
 	if err := furnish(filepath.Join(module, "test/lab/image/rootfs"), bin, root); err != nil {
 		return err
 	}
-	if err := makeErofs(ctx, root, filepath.Join(dir, "root.erofs")); err != nil {
+	var options []string
+	if selinux {
+		if err := furnishSELinux(filepath.Join(module, "test/lab/image/rootfs-selinux"), root); err != nil {
+			return err
+		}
+		options = append(options, "--file-contexts="+filepath.Join(root, fileContexts))
+	}
+	if err := makeErofs(ctx, root, filepath.Join(dir, "root.erofs"), options...); err != nil {
 		return err
 	}
 	return errors.Join(os.RemoveAll(root), os.RemoveAll(bin))
@@ -98,8 +105,8 @@ func buildNode(ctx context.Context, module, debian, kernel, dir string) error {
 
 // makeErofs makes a read-only file system of a folder. Nothing is compressed:
 // unpacking costs more under emulation than the host's page cache does.
-func makeErofs(ctx context.Context, dir, out string) error {
-	return run(ctx, "", "mkfs.erofs", "-T0", out, dir)
+func makeErofs(ctx context.Context, dir, out string, options ...string) error {
+	return run(ctx, "", "mkfs.erofs", append(options, "-T0", out, dir)...)
 }
 
 // furnish turns Debian's root into the node's.

@@ -19,6 +19,9 @@
 //	n.PutPod("disk", node.WriterPod("disk", &node.RBD{...})), n.RemovePod("disk")
 //	n.PodLog("disk"), n.Journal("kubelet"), n.WaitFor(time.Minute, "what", func() bool { ... })
 //
+// With Options.SELinux the kernel enforces a policy, and the folders are laid
+// out as on Fedora CoreOS.
+//
 // Boot is Start for programs, and StartDetached is for a node that outlives
 // the program, beside a named cluster: go run ./test/lab up.
 //

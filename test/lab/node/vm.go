@@ -32,6 +32,9 @@ type Options struct {
 	// and kubelet are then started at each boot. The first use builds kubelet,
 	// which takes minutes.
 	Kubelet bool
+	// SELinux is for a node whose kernel enforces a policy, with /opt and
+	// /usr/local in /var: see image.SELinux.
+	SELinux bool
 	// Name is the node's host name; empty means node1.
 	Name string
 	// Memory in MiB; 0 means 512, or 1024 with Kubelet.
@@ -96,7 +99,7 @@ func unnamed(flags int) (*os.File, error) {
 // kernelArgs make the boot quiet and quick; systemd is asked for nothing that
 // changes what it does. lpj saves the kernel from calibrating its delay loop on
 // every emulated CPU, which took a quarter of the boot.
-const kernelArgs = "console=ttyS0 quiet loglevel=4 panic=-1 net.ifnames=0 mitigations=off audit=0 lsm=yama " +
+const kernelArgs = "console=ttyS0 quiet loglevel=4 panic=-1 net.ifnames=0 mitigations=off " +
 	"lpj=5000000 tsc=reliable random.trust_cpu=on systemd.show_status=0 systemd.unified_cgroup_hierarchy=1"
 
 // start boots the guest from the state that the disk has.
@@ -147,7 +150,11 @@ func build(ctx context.Context, o Options) (d disks, err error) {
 	if log == nil {
 		log = os.Stderr
 	}
-	if d.image, err = image.Build(ctx, log); err == nil && o.Kubelet {
+	images := image.Build
+	if o.SELinux {
+		images = image.SELinux
+	}
+	if d.image, err = images(ctx, log); err == nil && o.Kubelet {
 		d.kubelet, err = image.KubeletDisk(ctx, log)
 	}
 	return d, err
@@ -164,9 +171,13 @@ func (d disks) args(state string, o Options) []string {
 	if cpus == 0 {
 		cpus = 2
 	}
-	hostname := ""
+	more := " audit=0 lsm=yama"
+	if o.SELinux {
+		// SELinux tells of what it denies by the kernel's audit.
+		more = " lsm=yama,selinux enforcing=1"
+	}
 	if o.Name != "" {
-		hostname = " systemd.hostname=" + o.Name
+		more += " systemd.hostname=" + o.Name
 	}
 	args := []string{
 		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
@@ -174,7 +185,7 @@ func (d disks) args(state string, o Options) []string {
 		// Emulated wide vectors cost more than they save.
 		"-cpu", "max,-avx,-avx2",
 		"-smp", fmt.Sprint(cpus), "-m", fmt.Sprint(memory),
-		"-kernel", d.image.Kernel, "-initrd", d.image.Initrd, "-append", kernelArgs + hostname,
+		"-kernel", d.image.Kernel, "-initrd", d.image.Initrd, "-append", kernelArgs + more,
 		"-serial", "stdio",
 		"-netdev", "user,id=net", "-device", "virtio-net-pci,netdev=net,romfile=",
 		"-device", "virtio-rng-pci",

@@ -103,7 +103,7 @@ func mount(source, target, kind string, flags uintptr, data string) error {
 }
 
 // copyMode makes the upper folder of an overlay look like the one below it,
-// whose mode and owner it hides.
+// whose mode, owner and SELinux label, if any, it hides.
 func copyMode(from, to string) error {
 	var st unix.Stat_t
 	if err := unix.Stat(from, &st); err != nil {
@@ -111,6 +111,13 @@ func copyMode(from, to string) error {
 	}
 	if err := os.MkdirAll(to, 0o755); err != nil {
 		return err
+	}
+	const selinux = "security.selinux"
+	label := make([]byte, 1024)
+	if n, err := unix.Getxattr(from, selinux, label); err == nil {
+		if err := unix.Setxattr(to, selinux, label[:n], 0); err != nil {
+			return err
+		}
 	}
 	return errors.Join(os.Chown(to, int(st.Uid), int(st.Gid)), os.Chmod(to, fs.FileMode(st.Mode&0o777)))
 }
