@@ -63,6 +63,7 @@ how long the cluster may leave a request without an answer, 300 without this opt
 what it has open, which may take as long a few times over. Work that goes on is not ended, however long it takes. rados_osd_op_timeout, rados_mon_op_timeout and
 client_mount_timeout of ceph.conf(5) say it for each kind of request. What the kernel does is not bounded by it. (Of \fBnbd map\fP this is another option.)
 .SH COMMANDS
+What came with a newer release of Ceph than 16 is there where librbd is of that release.
 `
 
 const tail = `.SH EXIT STATUS
@@ -93,7 +94,7 @@ the key of a client
 
 func write(w io.Writer) {
 	fmt.Fprint(w, head)
-	for _, c := range cli.Declarations() {
+	for _, c := range cli.AllDeclarations() {
 		if !c.Hidden {
 			command(w, c)
 		}
@@ -121,7 +122,7 @@ func command(w io.Writer, c *args.Command) {
 		}
 		fmt.Fprintln(w)
 	}
-	fmt.Fprintf(w, ".PP\n%s\n", escape(c.Short))
+	fmt.Fprintf(w, ".PP\n%s\n", escape(c.Short+since(c.Since)))
 	if c.Long != "" {
 		fmt.Fprintf(w, ".PP\n%s\n", escape(flat(c.Long)))
 	}
@@ -137,12 +138,20 @@ func command(w io.Writer, c *args.Command) {
 		if o.Arg != "" {
 			fmt.Fprintf(w, " \\fI%s\\fP", escape(o.Arg))
 		}
-		help := escape(flat(o.Help))
+		help := escape(strings.TrimSpace(flat(o.Help) + since(o.Since)))
 		if help == "" {
 			help = "\\&"
 		}
 		fmt.Fprintf(w, "\n%s\n", help)
 	}
+}
+
+// since says which release of Ceph brought something.
+func since(release int) string {
+	if release == 0 {
+		return ""
+	}
+	return fmt.Sprintf(" (since Ceph %d)", release)
 }
 
 // flat makes one line of several.

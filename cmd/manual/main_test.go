@@ -38,7 +38,7 @@ func TestRoff(t *testing.T) {
 	if warnings.Len() > 0 {
 		t.Error(warnings.String())
 	}
-	for _, want := range []string{"snap create", "--image-feature", "rbd [options of Ceph] command", "[pool/[namespace/]]image"} {
+	for _, want := range []string{"snap create", "--image-feature", "group snap info", "(since Ceph 20)", "--encryption-format arg", "(since Ceph 18)", "rbd [options of Ceph] command", "[pool/[namespace/]]image"} {
 		if !strings.Contains(strings.NewReplacer("−", "-", "‐", "-").Replace(string(out)), want) {
 			t.Errorf("no %q in the page", want)
 		}

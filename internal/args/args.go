@@ -23,6 +23,7 @@ type Command struct {
 	Short    string   // one sentence for the list of commands
 	Long     string   // printed below the options, may be empty
 	Hidden   bool     // deprecated: not in the list of commands
+	Since    int      // the Ceph release that brought it, 0 for all
 }
 
 // Operand declares a word after the command.
@@ -41,6 +42,7 @@ type Option struct {
 	Repeat   bool   // may be given more than once
 	Required bool   // help shows it without brackets; not enforced by Read
 	Hidden   bool   // deprecated: accepted, but not explained in help
+	Since    int    // the Ceph release that brought it, 0 for all
 	Help     string // lines joined by \n; of a deprecated one what to do instead
 
 	// Check says whether a value is one that the option can take. nil takes

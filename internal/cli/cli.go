@@ -21,6 +21,7 @@ import (
 	"github.com/opt-rbd/opt-rbd/internal/args"
 	"github.com/opt-rbd/opt-rbd/internal/ceph"
 	"github.com/opt-rbd/opt-rbd/internal/errno"
+	"github.com/opt-rbd/opt-rbd/internal/librbd"
 	"github.com/opt-rbd/opt-rbd/internal/output"
 	"github.com/opt-rbd/opt-rbd/internal/spec"
 )
@@ -31,8 +32,11 @@ type command struct {
 	run func(*call) error
 }
 
-// commands are all commands, each group from its own file.
-var commands = concat(
+// commands are those that there are with librbd of this process.
+var commands = ofRelease(librbd.Release, allCommands)
+
+// allCommands are those of every release, each group from its own file.
+var allCommands = concat(
 	listCommands,
 	[]*command{createCommand, infoCommand, removeCommand, resizeCommand, statusCommand},
 	snapCommands,
@@ -251,13 +255,18 @@ func bareError(err error, what string) error {
 	return &errno.Error{Code: code, Bare: true, Line: what + ": " + errno.Text(code), Err: err}
 }
 
-// Declarations are the declarations of all commands.
-func Declarations() []*args.Command {
-	var all []*args.Command
-	for _, c := range commands {
-		all = append(all, &c.Command)
+// Declarations are the declarations of the commands that there are with librbd
+// of this process.
+func Declarations() []*args.Command { return declarations(commands) }
+
+// AllDeclarations are those of every Ceph release, whatever librbd is here.
+func AllDeclarations() []*args.Command { return declarations(allCommands) }
+
+func declarations(of []*command) (list []*args.Command) {
+	for _, c := range of {
+		list = append(list, &c.Command)
 	}
-	return all
+	return list
 }
 
 // operand takes the next operand, "" where there is none.

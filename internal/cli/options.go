@@ -1,8 +1,9 @@
 package cli
 
 import (
+	"slices"
+
 	"github.com/opt-rbd/opt-rbd/internal/args"
-	"github.com/opt-rbd/opt-rbd/internal/librbd"
 )
 
 // The options and operands that many commands have.
@@ -62,11 +63,29 @@ func oneOf(words ...string) func(string) error {
 	}
 }
 
-// since gives options and more that a Ceph release brought, where librbd is of
-// that release: with an older one there are no such options.
-func since[T any](release int, list ...T) []T {
-	if librbd.Release < release {
-		return nil
+// since marks options and commands that a Ceph release brought. They are only
+// there where librbd is of that release: see ofRelease.
+func since[T args.Option | *command](release int, list ...T) []T {
+	for i := range list {
+		switch what := any(&list[i]).(type) {
+		case *args.Option:
+			what.Since = release
+		case **command:
+			(*what).Since = release
+		}
 	}
 	return list
+}
+
+// ofRelease gives the commands that there are with librbd of a Ceph release,
+// with the options that they have there.
+func ofRelease(release int, all []*command) (some []*command) {
+	for _, c := range all {
+		if c.Since <= release {
+			c := *c
+			c.Options = slices.DeleteFunc(slices.Clone(c.Options), func(o args.Option) bool { return o.Since > release })
+			some = append(some, &c)
+		}
+	}
+	return some
 }
