@@ -173,11 +173,10 @@ func (h Host) users(d Device) (list []string) {
 		b, _ := os.ReadFile(path)
 		numbers = append(numbers, strings.TrimSpace(string(b)))
 	}
-	mounts, _ := os.ReadFile(h.path("proc/self/mountinfo"))
-	for line := range strings.Lines(string(mounts)) {
-		// ID, parent, MAJOR:MINOR, root, mount point
-		if f := strings.Fields(line); len(f) > 4 && slices.Contains(numbers, f[2]) {
-			list = append(list, "mounted on "+f[4])
+	mounts, _ := Mounts(h.path("proc/self/mountinfo"))
+	for _, m := range mounts {
+		if slices.Contains(numbers, m.Number) {
+			list = append(list, "mounted on "+m.Point)
 		}
 	}
 	for _, pattern := range []string{"/holders/*", "/*/holders/*"} {
@@ -187,4 +186,42 @@ func (h Host) users(d Device) (list []string) {
 		}
 	}
 	return list
+}
+
+// Mount is a line of a file mountinfo.
+type Mount struct {
+	Number string // MAJOR:MINOR; of some file systems not that of a device
+	Point  string
+	Source string
+}
+
+// Mounts reads the file mountinfo of a process, in the order of mounting.
+func Mounts(mountinfo string) ([]Mount, error) {
+	text, err := os.ReadFile(mountinfo)
+	var list []Mount
+	for line := range strings.Lines(string(text)) {
+		// ID, parent, MAJOR:MINOR, root, mount point, options, ... - type source options: see proc_pid_mountinfo(5)
+		before, after, _ := strings.Cut(line, " - ")
+		fields, source := strings.Fields(before), strings.Fields(after)
+		if len(fields) > 4 && len(source) > 1 {
+			list = append(list, Mount{fields[2], unescape(fields[4]), unescape(source[1])})
+		}
+	}
+	return list, err
+}
+
+// unescape reads the octal numbers that mountinfo has for white space and \.
+func unescape(s string) string {
+	var b strings.Builder
+	for i := 0; i < len(s); i++ {
+		if s[i] == '\\' && i+3 < len(s) {
+			if n, err := strconv.ParseUint(s[i+1:i+4], 8, 8); err == nil {
+				b.WriteByte(byte(n))
+				i += 3
+				continue
+			}
+		}
+		b.WriteByte(s[i])
+	}
+	return b.String()
 }

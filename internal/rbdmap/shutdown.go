@@ -82,21 +82,15 @@ func (c *Command) free(ctx context.Context, d krbd.Device) error {
 // mounts returns where a device or one of its partitions is mounted, according
 // to the file mountinfo of a process, in the order of mounting.
 func mounts(mountinfo, device string) ([]string, error) {
-	text, err := os.ReadFile(mountinfo)
-	if err != nil {
-		return nil, err
-	}
+	all, err := krbd.Mounts(mountinfo)
 	var list []string
-	for line := range strings.Lines(string(text)) {
-		// ID, parent, MAJOR:MINOR, root, mount point, options, ... - type source options: see proc_pid_mountinfo(5)
-		before, after, _ := strings.Cut(line, " - ")
-		fields, source := strings.Fields(before), strings.Fields(after)
+	for _, m := range all {
 		// By the source: the number is another one for btrfs.
-		if len(fields) > 4 && len(source) > 1 && isPart(device, unescape(source[1])) {
-			list = append(list, unescape(fields[4]))
+		if isPart(device, m.Source) {
+			list = append(list, m.Point)
 		}
 	}
-	return list, nil
+	return list, err
 }
 
 // isPart says whether a path leads to a device or to one of its partitions.
@@ -109,22 +103,6 @@ func isPart(device, path string) bool {
 	}
 	rest, ok := strings.CutPrefix(path, device)
 	return ok && (rest == "" || rest[0] == 'p')
-}
-
-// unescape reads the octal numbers that mountinfo has for white space and \.
-func unescape(s string) string {
-	var b strings.Builder
-	for i := 0; i < len(s); i++ {
-		if s[i] == '\\' && i+3 < len(s) {
-			if n, err := strconv.ParseUint(s[i+1:i+4], 8, 8); err == nil {
-				b.WriteByte(byte(n))
-				i += 3
-				continue
-			}
-		}
-		b.WriteByte(s[i])
-	}
-	return b.String()
 }
 
 // users returns the processes that keep a device from being given back: with
