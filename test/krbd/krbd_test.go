@@ -45,6 +45,7 @@ func TestKernel(t *testing.T) {
 	}
 	n.Put("/run/krbd.json", config, 0o600)
 	n.Put("/etc/udev/rules.d/99-krbd-test.rules", []byte(rule), 0o644)
+	n.Must("udevadm", "control", "--reload") // it looks for new rules by itself every 3 s only
 	n.PutFile("/opt/krbd.test", binary)
 	makeImages(t, c)
 
