@@ -144,7 +144,7 @@ func (s *site) await(t *testing.T, tool *side, line, want string) {
 			t.Logf("%s: after %d ms: rbd %s: %s", s.name, time.Since(began).Milliseconds(), line, want)
 			return
 		}
-		if time.Since(began) > 40*time.Second {
+		if time.Since(began) > time.Minute {
 			t.Fatalf("%s: rbd %s does not come to %q: %s", s.name, line, want, a)
 		}
 		time.Sleep(200 * time.Millisecond)
@@ -175,7 +175,7 @@ func (s *site) arrives(t *testing.T, other *site, image string) {
 			t.Logf("%s has %s of %s after %d ms", other.name, image, s.name, time.Since(began).Milliseconds())
 			return
 		}
-		if time.Since(began) > 40*time.Second {
+		if time.Since(began) > time.Minute {
 			t.Fatalf("%s does not get %s of %s: %s instead of %s", other.name, image, s.name, got, want)
 		}
 	}
