@@ -84,7 +84,7 @@ osd_mclock_skip_benchmark = true
 osd_max_object_name_len = 460
 osd_max_object_namespace_len = 64
 
-memstore_device_bytes = 4294967296
+memstore_device_bytes = 8589934592
 memstore_page_set = false
 
 # One sparse file, and no separate ones for the database and its log.
