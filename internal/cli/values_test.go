@@ -2,6 +2,9 @@ package cli
 
 import (
 	"errors"
+	"math/big"
+	"regexp"
+	"strings"
 	"testing"
 
 	"github.com/opt-rbd/opt-rbd/internal/args"
@@ -32,6 +35,33 @@ func TestImageSize(t *testing.T) {
 			t.Errorf("%q: %d, want %d", text, got, want)
 		}
 	}
+}
+
+// FuzzBytes has another way to the same number: that of numbers without bounds.
+func FuzzBytes(f *testing.F) {
+	for _, text := range []string{"0", "4K", "+5", "1Ki", "15E", "16E", "9223372036854775808", "5-3", "-1", "-0", "1Bi", "4KiB", ""} {
+		f.Add(text)
+	}
+	form := regexp.MustCompile(`^(?s)([+-]?[0-9]+)(?:([BKMGTPE]).?)?$`)
+	f.Fuzz(func(t *testing.T, text string) {
+		got, err := bytes(text)
+		if err != nil && !errors.Is(err, args.ErrArgument) {
+			t.Errorf("%q: %v", text, err)
+		}
+		want := new(big.Int)
+		parts := form.FindStringSubmatch(text)
+		ok := parts != nil && !strings.HasSuffix(text, "Bi")
+		if ok {
+			want.SetString(parts[1], 10)
+			// What stands before the letter is a number of 63 bits in Ceph.
+			ok = want.Sign() >= 0 && want.IsInt64()
+			want.Lsh(want, uint(10*max(strings.Index("BKMGTPE", parts[2]), 0)))
+			ok = ok && want.IsUint64()
+		}
+		if ok != (err == nil) || ok && want.Uint64() != got {
+			t.Errorf("%q: %d, %v, want %d, %v", text, got, err, want, ok)
+		}
+	})
 }
 
 func TestUnsigned(t *testing.T) {

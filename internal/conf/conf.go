@@ -25,42 +25,62 @@ type Options map[string]string
 
 // Parse reads the text of a ceph.conf for the client of the given name
 // ("client.admin"): an option in its own section beats one in [client], and
-// that one in [global].
+// that one in [global]. What librados may refuse is refused here, such as lines
+// of blanks and a last one without an end.
 func Parse(text, client string) (Options, error) {
+	// A backslash joins lines and quotes letters, by rules of its own in comments.
+	if strings.ContainsFunc(text, func(r rune) bool { return (r < ' ' || r > '~' || r == '\\') && r != '\t' && r != '\n' }) {
+		return nil, errSyntax
+	}
 	ranks := map[string]int{"global": 1, "client": 2, client: 3}
 	options, rankOf := Options{}, map[string]int{}
-	section := "global" // options before the first section
-	// A backslash at the end of a line joins it with the next.
-	for line := range strings.Lines(strings.ReplaceAll(text, "\\\n", "")) {
+	section := "" // what stands before the first is understood by some releases, and by others in part
+	for line := range strings.Lines(text) {
+		if line == "\n" {
+			continue
+		}
+		line, ended := strings.CutSuffix(line, "\n")
 		line = strings.TrimSpace(line)
-		if line == "" || line[0] == '#' || line[0] == ';' {
+		if line == "" || !ended {
+			return nil, errSyntax
+		}
+		if line[0] == '#' || line[0] == ';' {
 			continue
 		}
 		if line[0] == '[' {
 			name, rest, ok := strings.Cut(line[1:], "]")
-			if rest, _ = cutComment(rest); !ok || rest != "" {
+			rest = strings.TrimSpace(rest)
+			if !ok || rest != "" && rest[0] != '#' && rest[0] != ';' || !isName(name) {
 				return nil, errSyntax
 			}
-			section = strings.TrimSpace(name)
+			section = name
 			continue
 		}
 		name, value, ok := strings.Cut(line, "=")
-		if !ok {
+		if !ok || section == "" || !isName(name) {
+			return nil, errSyntax
+		}
+		if value, ok = cutComment(value); !ok {
 			return nil, errSyntax
 		}
 		rank := ranks[section]
 		if rank == 0 {
 			continue
 		}
-		name = strings.Join(strings.FieldsFunc(name, func(r rune) bool { return strings.ContainsRune(" \t-_", r) }), "_")
-		if value, ok = cutComment(value); !ok {
-			return nil, errSyntax
-		}
+		name = strings.Join(strings.FieldsFunc(name, func(r rune) bool { return strings.ContainsRune(" \t", r) }), "_")
 		if rank >= rankOf[name] {
 			options[name], rankOf[name] = value, rank
 		}
 	}
 	return options, nil
+}
+
+// isName says whether a text is one that all releases take for the name of an
+// option or of a section.
+func isName(text string) bool {
+	return strings.TrimSpace(text) != "" && !strings.ContainsFunc(text, func(r rune) bool {
+		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && !strings.ContainsRune("_-. \t", r)
+	})
 }
 
 // cutComment takes a comment and quotation marks off a value. It is not ok
@@ -70,23 +90,37 @@ func cutComment(value string) (string, bool) {
 	if value != "" && (value[0] == '"' || value[0] == '\'') {
 		inner, rest, ok := strings.Cut(value[1:], value[:1])
 		rest = strings.TrimSpace(rest)
-		return inner, ok && !strings.Contains(inner, `\`) && (rest == "" || rest[0] == '#' || rest[0] == ';')
+		return inner, ok && !strings.ContainsAny(inner, "#;") && (rest == "" || rest[0] == '#' || rest[0] == ';')
 	}
 	if i := strings.IndexAny(value, "#;"); i >= 0 {
 		value = strings.TrimSpace(value[:i])
 	}
-	return value, !strings.Contains(value, `\`)
+	return value, !strings.ContainsAny(value, `"'`)
 }
 
 // Expand fills in the variables of a value that depend on nothing but the names
 // of cluster and client ("client.admin"). It is not ok where there are others.
 func Expand(value, cluster, client string) (expanded string, ok bool) {
 	kind, id, _ := strings.Cut(client, ".")
-	value = strings.NewReplacer(
-		"$cluster", cluster, "$name", client, "$type", kind, "$id", id,
-		"${cluster}", cluster, "${name}", client, "${type}", kind, "${id}", id,
-	).Replace(value)
-	return value, !strings.Contains(value, "$")
+	variables := map[string]string{"cluster": cluster, "name": client, "type": kind, "id": id}
+	for {
+		before, after, more := strings.Cut(value, "$")
+		expanded += before
+		if !more {
+			return expanded, true
+		}
+		inner, braced := strings.CutPrefix(after, "{")
+		rest := strings.TrimLeft(inner, "abcdefghijklmnopqrstuvwxyz_")
+		of, known := variables[inner[:len(inner)-len(rest)]]
+		if braced && known {
+			rest, known = strings.CutPrefix(rest, "}")
+		}
+		if !known {
+			return "", false
+		}
+		expanded += of
+		value = rest
+	}
 }
 
 // Secret is the key of an entity ("client.admin") in base64, from where librados

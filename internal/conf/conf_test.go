@@ -10,12 +10,11 @@ import (
 func TestParse(t *testing.T) {
 	const text = `
 # a comment
-fsid = before any section
 [global]
-	mon host = 10.0.0.1, \
-		10.0.0.2   ; the third one comes later
+	fsid = in a section
+	mon host = 10.0.0.1, 10.0.0.2   ; the third one comes later
 	auth_client_required = "cephx" # quoted
-	rbd-default-pool = disks
+	rbd_default pool = disks
 	keyring = /etc/ceph/$cluster.keyring
 [client]
 	keyring = /etc/ceph/all
@@ -29,9 +28,9 @@ fsid = before any section
 	rbd default pool = clients
 `
 	for client, want := range map[string]Options{
-		"client.kube": {"fsid": "before any section", "mon_host": "10.0.0.1, \t\t10.0.0.2", "auth_client_required": "cephx", "rbd_default_pool": "clients",
+		"client.kube": {"fsid": "in a section", "mon_host": "10.0.0.1, 10.0.0.2", "auth_client_required": "cephx", "rbd_default_pool": "clients",
 			"keyring": "/etc/ceph/kube", "rbd_default_map_options": "ms_mode=crc"},
-		"client.other": {"fsid": "before any section", "mon_host": "10.0.0.1, \t\t10.0.0.2", "auth_client_required": "cephx", "rbd_default_pool": "clients",
+		"client.other": {"fsid": "in a section", "mon_host": "10.0.0.1, 10.0.0.2", "auth_client_required": "cephx", "rbd_default_pool": "clients",
 			"keyring": "/etc/ceph/all", "rbd_default_map_options": "ms_mode=crc"},
 	} {
 		got, err := Parse(text, client)
@@ -39,7 +38,7 @@ fsid = before any section
 			t.Errorf("%s: %v\n%s", client, err, diff)
 		}
 	}
-	for _, text := range []string{"[global", "words", "a = \"b", `a = "b" c`, `a = b\ c`, "[global] a = b"} {
+	for _, text := range []string{"[global", "words", "a = \"b", `a = "b" c`, `a = b\ c`, "[global] a = b", "a = b\n", "[global]\na = b", "[global]\n \n", "[global]\na = \x01\n"} {
 		if got, err := Parse(text, "client.a"); err == nil {
 			t.Errorf("%q: %v", text, got)
 		}
