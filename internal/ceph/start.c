@@ -61,15 +61,15 @@ enum {
 };
 
 static void populate(int argc, char **argv) {
+	// A benchmark is not about its start, and what is set here is set for good:
+	// its requests would queue for the one heap, or get their buffers anew.
+	for (int i = 1; i < argc; i++)
+		if (strcmp(argv[i], "bench") == 0)
+			return;
 	// One heap for all of it and for all threads, so that there is a range to
 	// ask for. What is larger than an object of an image is still given back
-	// when it is freed. The many small requests of a benchmark would queue for
-	// that heap, and this is set once for a process.
-	int small_requests = 0;
-	for (int i = 1; i < argc; i++)
-		small_requests |= strcmp(argv[i], "bench") == 0;
-	if (!small_requests)
-		mallopt(M_ARENA_MAX, 1);
+	// when it is freed.
+	mallopt(M_ARENA_MAX, 1);
 	mallopt(M_TOP_PAD, 4 << 20);
 	mallopt(M_MMAP_THRESHOLD, 4 << 20);
 	void *first = malloc(1);

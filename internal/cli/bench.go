@@ -64,9 +64,6 @@ func patternByte(text string) (uint64, error) {
 	return n, nil
 }
 
-// largeRequest is how many bytes a request has for whose buffer it pays to keep memory.
-const largeRequest = 256 << 10
-
 // benchmark is what is asked for.
 type benchmark struct {
 	kind, pattern  string
@@ -116,9 +113,6 @@ func bench(c *call) error {
 		return errno.Errorf(syscall.EINVAL, "--rw-mix-read should not be larger than 100.")
 	}
 	// The cache stays as it is configured: it is part of what is measured.
-	if b.size >= largeRequest {
-		librbd.KeepBuffers()
-	}
 	return c.change(s, func(image *rbd.Image) error { return b.run(c, image) })
 }
 
@@ -146,12 +140,12 @@ func (b *benchmark) run(c *call, image *rbd.Image) error {
 	if err != nil {
 		return bareError(err, "bench failed")
 	}
-	value := c.number("pattern-byte", patternByte)
-	for i := range written {
-		written[i] = byte(value)
-		if !c.IsSet("pattern-byte") || value == randomBytes {
-			written[i] = byte(rand.Uint32())
+	if value := c.number("pattern-byte", patternByte); c.IsSet("pattern-byte") && value != randomBytes {
+		for i := range written {
+			written[i] = byte(value)
 		}
+	} else {
+		_, _ = rand.NewChaCha8([32]byte{}).Read(written) // it does not fail
 	}
 	requests, err := librbd.NewRequests(image, written, min(b.threads, b.total/b.size+1))
 	if err != nil {

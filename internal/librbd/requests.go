@@ -15,7 +15,6 @@ struct request {
 
 struct slot {
 	struct requests *all;
-	char *buffer; // of a read
 	int write, result;
 };
 
@@ -24,7 +23,7 @@ struct requests {
 	pthread_mutex_t lock;
 	pthread_cond_t freed;
 	rbd_image_t image;
-	char *data;
+	char *data, *discard; // of writes, and of reads
 	size_t size;
 	unsigned slots, count;
 	struct slot **free, *slot;
@@ -85,7 +84,8 @@ static void ended(rbd_completion_t c, void *arg) {
 
 static int start(struct slot *slot, uint64_t offset, int write) {
 	struct requests *r = slot->all;
-	if (!write && slot->buffer == NULL && (slot->buffer = malloc(r->size)) == NULL)
+	// One place for all reads: nobody looks at it.
+	if (!write && r->discard == NULL && (r->discard = malloc(r->size)) == NULL)
 		return -ENOMEM;
 	rbd_completion_t c;
 	int e = rbd_aio_create_completion(slot, ended, &c);
@@ -94,7 +94,7 @@ static int start(struct slot *slot, uint64_t offset, int write) {
 	if (write)
 		e = rbd_aio_write(r->image, offset, r->size, r->data, c);
 	else
-		e = rbd_aio_read(r->image, offset, r->size, slot->buffer, c);
+		e = rbd_aio_read(r->image, offset, r->size, r->discard, c);
 	if (e < 0)
 		rbd_aio_release(c);
 	return e;
