@@ -199,7 +199,7 @@ func (b *bench) write(title string, ways []way, times [][]time.Duration) {
 		for i := range times[0] {
 			diffs = append(diffs, times[1][i]-times[0][i])
 		}
-		cells[2] = "+" + ms(median(diffs)) + " ms"
+		cells[2] = fmt.Sprintf("%+.1f ms", float64(median(diffs).Microseconds())/1000)
 	}
 	if ways[0].name == "bare write" {
 		cells[0] += " (bare write to sysfs)"
