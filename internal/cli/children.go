@@ -102,7 +102,7 @@ func (c *call) readChildren(pool *rados.IOContext, image *rbd.Image, snap string
 		if err != nil {
 			return nil, false
 		}
-		for _, s := range slices.Backward(all) {
+		for _, s := range all {
 			snaps = append(snaps, s.Id)
 		}
 	}

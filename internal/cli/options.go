@@ -80,12 +80,18 @@ func since[T args.Option | *command](release int, list ...T) []T {
 // ofRelease gives the commands that there are with librbd of a Ceph release,
 // with the options that they have there.
 func ofRelease(release int, all []*command) (some []*command) {
+	some = make([]*command, 0, len(all))
+	newer := func(o args.Option) bool { return o.Since > release }
 	for _, c := range all {
-		if c.Since <= release {
-			c := *c
-			c.Options = slices.DeleteFunc(slices.Clone(c.Options), func(o args.Option) bool { return o.Since > release })
-			some = append(some, &c)
+		if c.Since > release {
+			continue
 		}
+		if slices.ContainsFunc(c.Options, newer) { // of few; this is on the way of each call
+			older := *c
+			older.Options = slices.DeleteFunc(slices.Clone(c.Options), newer)
+			c = &older
+		}
+		some = append(some, c)
 	}
 	return some
 }

@@ -44,13 +44,12 @@ func Parse(text, client string) (Options, error) {
 		if line == "" || !ended {
 			return nil, errSyntax
 		}
-		if line[0] == '#' || line[0] == ';' {
+		if isComment(line) {
 			continue
 		}
 		if line[0] == '[' {
 			name, rest, ok := strings.Cut(line[1:], "]")
-			rest = strings.TrimSpace(rest)
-			if !ok || rest != "" && rest[0] != '#' && rest[0] != ';' || !isName(name) {
+			if rest = strings.TrimSpace(rest); !ok || rest != "" && !isComment(rest) || !isName(name) {
 				return nil, errSyntax
 			}
 			section = name
@@ -75,6 +74,9 @@ func Parse(text, client string) (Options, error) {
 	return options, nil
 }
 
+// isComment says whether a text that is not empty is a comment.
+func isComment(text string) bool { return text[0] == '#' || text[0] == ';' }
+
 // isName says whether a text is one that all releases take for the name of an
 // option or of a section.
 func isName(text string) bool {
@@ -90,7 +92,7 @@ func cutComment(value string) (string, bool) {
 	if value != "" && (value[0] == '"' || value[0] == '\'') {
 		inner, rest, ok := strings.Cut(value[1:], value[:1])
 		rest = strings.TrimSpace(rest)
-		return inner, ok && !strings.ContainsAny(inner, "#;") && (rest == "" || rest[0] == '#' || rest[0] == ';')
+		return inner, ok && !strings.ContainsAny(inner, "#;") && (rest == "" || isComment(rest))
 	}
 	if i := strings.IndexAny(value, "#;"); i >= 0 {
 		value = strings.TrimSpace(value[:i])
