@@ -147,10 +147,15 @@ func (b *benchmark) run(c *call, image *rbd.Image) error {
 	} else {
 		_, _ = rand.NewChaCha8([32]byte{}).Read(written) // it does not fail
 	}
-	requests, err := librbd.NewRequests(image, written, min(b.threads, b.total/b.size+1))
+	read, err := librbd.Buffer(b.size)
 	if err != nil {
 		return bareError(err, "bench failed")
 	}
+	requests, err := librbd.NewRequests(image, min(b.threads, b.total/b.size+1))
+	if err != nil {
+		return bareError(err, "bench failed")
+	}
+	defer requests.Close()
 	var done counts
 	var offsets []uint64 // where each thread goes on
 	var list []librbd.Request
@@ -180,7 +185,7 @@ func (b *benchmark) run(c *call, image *rbd.Image) error {
 			list = append(list, librbd.NewRequest(offsets[i], write))
 			offsets[i] = b.next(offsets[i], i, size)
 		}
-		if err := requests.Do(list); err != nil {
+		if err := requests.Do(list, written, read); err != nil {
 			return requestFailed(c, err)
 		}
 		if now := time.Since(start); now.Truncate(time.Second) != shown.last().Truncate(time.Second) {
@@ -189,7 +194,7 @@ func (b *benchmark) run(c *call, image *rbd.Image) error {
 			c.stdout.Flush()
 		}
 	}
-	if err := requests.End(); err != nil {
+	if err := requests.Wait(); err != nil {
 		return requestFailed(c, err)
 	}
 	if done.writes > 0 {

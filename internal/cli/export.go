@@ -329,6 +329,7 @@ func exportImage(c *call, image *rbd.Image, info *rbd.ImageInfo, w io.Writer, pr
 		return err
 	}
 	bar := output.IsTerminal(c.stderr)
+	ps := &pieces{image: image, most: maxPiece}
 	last := ""
 	for i, name := range append(namesOfSnaps(snaps), rbd.NoSnapshot) {
 		if err := image.SetSnapshot(name); err != nil {
@@ -336,7 +337,7 @@ func exportImage(c *call, image *rbd.Image, info *rbd.ImageInfo, w io.Writer, pr
 			// that there is of it.
 			fmt.Fprintf(c.stderr, "error setting snapshot context: %s\n", errno.Text(errno.Code(err)))
 		}
-		if err := writeDiff(c, image, w, diffOf{version: 2, from: last, to: name}, func(done, size uint64) {
+		if err := writeDiff(c, ps, w, diffOf{version: 2, from: last, to: name}, func(done, size uint64) {
 			// The genuine tool counts whole snapshots alone. A bar moves within them, too.
 			if bar && size > 0 {
 				progress(uint64(i)*info.Size+uint64(float64(info.Size)*float64(done)/float64(size)), all*info.Size)
@@ -366,9 +367,10 @@ type diffOf struct {
 	wholeObjects bool
 }
 
-// writeDiff writes a diff of an image, which is set to the snapshot where it
+// writeDiff writes a diff of the image of ps, which is set to the snapshot where it
 // ends. Reads run ahead of writes.
-func writeDiff(c *call, image *rbd.Image, w io.Writer, what diffOf, progress librbd.Progress) error {
+func writeDiff(c *call, ps *pieces, w io.Writer, what diffOf, progress librbd.Progress) error {
+	image := ps.image
 	size, err := image.GetSize()
 	if err != nil {
 		return err
@@ -393,7 +395,6 @@ func writeDiff(c *call, image *rbd.Image, w io.Writer, what diffOf, progress lib
 			return err
 		}
 	}
-	ps := &pieces{image: image, most: maxPiece}
 	whole := rbd.DisableWholeObject
 	if what.wholeObjects {
 		whole = rbd.EnableWholeObject
@@ -448,7 +449,7 @@ func exportDiff(c *call) error {
 		return errno.Wrap(err, "export-diff error")
 	}
 	what := diffOf{version: 1, from: c.String("from-snap"), to: s.Snap, wholeObjects: c.Bool("whole-object")}
-	err = c.withSteps("Exporting image", sizeOf(image), nil, func(p librbd.Progress) error { return writeDiff(c, image, f, what, p) })
+	err = c.withSteps("Exporting image", sizeOf(image), nil, func(p librbd.Progress) error { return writeDiff(c, &pieces{image: image, most: maxPiece}, f, what, p) })
 	if f != os.Stdout {
 		err = errors.Join(err, f.Close())
 		if err != nil {

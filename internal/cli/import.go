@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -322,39 +323,17 @@ func (i *importing) fill(meta map[string]string, size, block uint64, progress li
 // plain fills an image with the bytes of a file, or of a pipe whose end is
 // not known: then the image grows with it.
 func (i *importing) plain(image *rbd.Image, size, block uint64, progress librbd.Progress) error {
-	w := &writer{image: image, limit: i.concurrency(), most: block, failed: func(err error, offset uint64) error {
-		return errno.Wrap(err, fmt.Sprintf("error writing to destination image at offset %d", offset))
-	}}
-	at := uint64(0)
-	for i.stdin() || at < size {
-		n := block
-		if !i.stdin() {
-			n = min(block, size-at)
-			progress(at, size)
-		} else {
-			progress(at, 0)
-		}
-		buf, err := w.buffer(n)
-		if err != nil {
-			return w.end(err)
-		}
-		got, err := io.ReadFull(i.file, buf)
-		if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
-			return w.end(err)
-		}
-		if i.stdin() && at+uint64(got) > size {
-			size = max(2*size, at+uint64(got))
-			if err := image.Resize(size); err != nil {
-				return w.end(failedTo(err, "can't resize image during import"))
-			}
-		}
-		w.write(buf[:got], at, i.sparseSize(), false)
-		at += uint64(got)
-		if err != nil {
-			break
-		}
+	w, err := i.newWriter(image, max(block, maxPiece))
+	if err != nil {
+		return err
 	}
-	if err := w.end(nil); err != nil {
+	defer w.close()
+	at, err := i.pour(w, image, &size, block, progress)
+	err = w.wait(err)
+	if failed := (*librbd.RequestError)(nil); errors.As(err, &failed) {
+		return errno.Wrap(err, fmt.Sprintf("error writing to destination image at offset %d", failed.Offset))
+	}
+	if err != nil {
 		return err
 	}
 	// Only now it is known whether what the cache has taken got through.
@@ -369,6 +348,44 @@ func (i *importing) plain(image *rbd.Image, size, block uint64, progress librbd.
 	return nil
 }
 
+// pour writes what is in the file, in blocks, and says how much that was. An
+// image that is filled from a pipe may get another size.
+func (i *importing) pour(w *writer, image *rbd.Image, size *uint64, block uint64, progress librbd.Progress) (at uint64, err error) {
+	for i.stdin() || at < *size {
+		n := block
+		if !i.stdin() {
+			n = min(block, *size-at)
+			progress(at, *size)
+		} else {
+			progress(at, 0)
+		}
+		buf, err := w.buffer(n)
+		if err != nil {
+			return at, err
+		}
+		got, err := io.ReadFull(i.file, buf)
+		end := errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
+		if end {
+			err = nil
+		}
+		if err == nil && i.stdin() && at+uint64(got) > *size {
+			*size = max(2**size, at+uint64(got))
+			if err = image.Resize(*size); err != nil {
+				err = failedTo(err, "can't resize image during import")
+			}
+		}
+		if err != nil {
+			return at, err
+		}
+		w.write(got, at, i.sparseSize(), false)
+		at += uint64(got)
+		if end {
+			break
+		}
+	}
+	return at, nil
+}
+
 // diffs fills an image with a diff for each of its snapshots and one for the
 // time since.
 func (i *importing) diffs(image *rbd.Image, progress librbd.Progress) error {
@@ -376,10 +393,15 @@ func (i *importing) diffs(image *rbd.Image, progress librbd.Progress) error {
 	if err != nil {
 		return streamError(err)
 	}
+	w, err := i.newWriter(image, i.pieceSize())
+	if err != nil {
+		return err
+	}
+	defer w.close()
 	for n := range count {
 		d, err := stream.NewDiffReader(i.file, 2)
 		if err == nil {
-			err = applyDiff(i.call, image, d, func(uint64, uint64) {})
+			err = applyDiff(i.call, image, w, d, func(uint64, uint64) {})
 		}
 		if err = streamError(err); err != nil {
 			return failedTo(err, "import-diff failed: "+errno.Text(errno.Code(err)))
@@ -390,120 +412,103 @@ func (i *importing) diffs(image *rbd.Image, progress librbd.Progress) error {
 }
 
 // writer writes to an image, several buffers at a time, while the next one is
-// filled. Memory is bounded by how many that are.
+// filled. Memory is bounded by how many that are. Short pieces share a buffer:
+// each is written when it is there, so that there are many under way.
 type writer struct {
-	image  *rbd.Image
-	limit  int                              // of buffers under way
-	most   uint64                           // bytes that a buffer has at least
-	failed func(err error, at uint64) error // makes the error of a write
+	requests *librbd.Requests
+	buffers  [][]byte // of each slot of the requests
+	size     uint64   // bytes of a buffer
 
-	underWay []writing
-	free     [][]byte
-	err      error // the first
+	slot int    // whose buffer is being filled, or none
+	free []byte // what is left of it
 }
 
-// writing is what was begun of a buffer.
-type writing struct {
-	buf   []byte
-	parts []*librbd.IO
-	at    []uint64 // where each of them is
+const noSlot = -1
+
+// smallest is how many bytes of a buffer a request takes up at least, however
+// few are written: it bounds how many requests a buffer is for.
+const smallest = 16 << 10
+
+// newWriter makes one that has to be closed.
+func (c *call) newWriter(image *rbd.Image, size uint64) (*writer, error) {
+	n := c.concurrency()
+	requests, err := librbd.NewRequests(image, uint64(n))
+	return &writer{requests: requests, buffers: make([][]byte, n), size: size, slot: noSlot}, err
 }
 
-// buffer gives a buffer of n bytes to fill and to hand to write. It waits for
-// one, and gives the error of what was written before.
-func (w *writer) buffer(n uint64) (buf []byte, err error) {
-	for len(w.underWay) >= w.limit {
-		w.wait()
-	}
-	if w.err != nil {
-		return nil, w.err
-	}
-	if last := len(w.free) - 1; last >= 0 {
-		buf, w.free = w.free[last], w.free[:last]
-	}
-	if uint64(cap(buf)) < n {
-		if buf, err = librbd.Buffer(max(n, w.most)); err != nil {
+// buffer waits for room for n bytes, the size of a buffer at most, to fill and
+// to hand to write.
+func (w *writer) buffer(n uint64) ([]byte, error) {
+	if w.slot == noSlot || uint64(len(w.free)) < n {
+		if err := w.next(); err != nil {
 			return nil, err
 		}
 	}
-	return buf[:n], nil
+	return w.free[:n], nil
 }
 
-// write begins to write a buffer. Runs of zeros on a grid of grain bytes are
-// left out, or written as such where they have to take the place of something.
-func (w *writer) write(buf []byte, offset, grain uint64, zeros bool) {
-	begun := writing{buf: buf}
-	stream.Runs(buf, grain, func(begin, end int, zero bool) {
-		at := offset + uint64(begin)
-		switch {
-		case !zero:
-			begun.add(at, librbd.Write(w.image, buf[begin:end], at))
-		case zeros:
-			begun.add(at, librbd.Zeroes(w.image, at, uint64(end-begin))...)
-		}
-	})
-	w.underWay = append(w.underWay, begun)
-}
-
-// zero begins to make a range zeros.
-func (w *writer) zero(offset, length uint64) {
-	for len(w.underWay) >= w.limit {
-		w.wait()
+// next goes on to another buffer.
+func (w *writer) next() (err error) {
+	w.give()
+	if w.slot, err = w.requests.Take(); err != nil {
+		return err
 	}
-	var begun writing
-	begun.add(offset, librbd.Zeroes(w.image, offset, length)...)
-	w.underWay = append(w.underWay, begun)
-}
-
-func (b *writing) add(at uint64, parts ...*librbd.IO) {
-	for _, part := range parts {
-		b.parts, b.at = append(b.parts, part), append(b.at, at)
+	if w.buffers[w.slot] == nil {
+		w.buffers[w.slot], err = librbd.Buffer(w.size)
 	}
-}
-
-// wait waits for what was begun first.
-func (w *writer) wait() {
-	first := w.underWay[0]
-	w.underWay = w.underWay[1:]
-	for i, part := range first.parts {
-		if _, err := part.Wait(); err != nil && w.err == nil {
-			w.err = w.failed(err, first.at[i])
-		}
-	}
-	if first.buf != nil {
-		w.free = append(w.free, first.buf)
-	}
-}
-
-// end waits until all is written. An error of a write comes before one that
-// ends the writing.
-func (w *writer) end(err error) error {
-	for len(w.underWay) > 0 {
-		w.wait()
-	}
-	if w.err != nil {
-		return w.err
-	}
+	w.free = w.buffers[w.slot]
 	return err
 }
 
-// applyDiff does to an image what a diff says.
-func applyDiff(c *call, image *rbd.Image, d *stream.DiffReader, progress librbd.Progress) error {
-	w := &writer{image: image, limit: c.concurrency(), most: maxPiece, failed: func(err error, _ uint64) error { return err }}
-	a := &applying{call: c, image: image, diff: d, w: w, grain: c.sparseSize(), progress: progress}
-	for {
-		r, err := d.Next()
-		if err != nil {
-			return a.w.end(streamError(err))
-		}
-		if r.Tag == stream.End {
-			break
-		}
-		if err := a.record(r); err != nil {
-			return a.w.end(err)
-		}
+func (w *writer) give() {
+	if w.slot != noSlot {
+		w.requests.Give(w.slot)
+		w.slot = noSlot
 	}
-	if err := a.w.end(nil); err != nil {
+}
+
+// write begins to write n bytes that buffer's were filled with. Runs of zeros
+// on a grid of grain bytes are left out, or written as such where they have to
+// take the place of something.
+func (w *writer) write(n int, offset, grain uint64, zeros bool) {
+	stream.Runs(w.free[:n], grain, func(begin, end int, zero bool) {
+		at := offset + uint64(begin)
+		switch {
+		case !zero:
+			w.requests.Write(w.slot, w.free[begin:end], at)
+		case zeros:
+			w.requests.Zeroes(w.slot, at, uint64(end-begin))
+		}
+	})
+	w.took(n)
+}
+
+func (w *writer) took(n int) { w.free = w.free[min(max(n, smallest), len(w.free)):] }
+
+// zero begins to make a range zeros.
+func (w *writer) zero(offset, length uint64) error {
+	if _, err := w.buffer(1); err != nil {
+		return err
+	}
+	w.requests.Zeroes(w.slot, offset, length)
+	w.took(1)
+	return nil
+}
+
+// wait waits until all is written. An error of a write comes before one that
+// ends the writing.
+func (w *writer) wait(err error) error {
+	w.give()
+	return cmp.Or(w.requests.Wait(), err)
+}
+
+// close is for a writer that waited.
+func (w *writer) close() { w.requests.Close() }
+
+// applyDiff does to an image what a diff says.
+func applyDiff(c *call, image *rbd.Image, w *writer, d *stream.DiffReader, progress librbd.Progress) error {
+	a := &applying{call: c, image: image, diff: d, w: w, grain: c.sparseSize(), progress: progress}
+	if err := w.wait(a.records()); err != nil {
 		return err
 	}
 	if err := image.Flush(); err != nil {
@@ -533,8 +538,34 @@ type applying struct {
 	size      uint64
 }
 
-// maxPiece is how many bytes of a diff are in one buffer at most.
+// maxPiece is how many bytes of a diff are in one buffer at most, unless one
+// is to be of more.
 const maxPiece = 4 << 20
+
+// pieceSize is how many bytes of a record of a diff are written at most at a
+// time: whole grains, as --sparse-size has them.
+func (c *call) pieceSize() uint64 {
+	grain := c.sparseSize()
+	if grain == 0 {
+		return maxPiece
+	}
+	return min(max(maxPiece/grain, 1)*grain, 32<<20)
+}
+
+func (a *applying) records() error {
+	for {
+		r, err := a.diff.Next()
+		switch {
+		case err != nil:
+			return streamError(err)
+		case r.Tag == stream.End:
+			return nil
+		}
+		if err := a.record(r); err != nil {
+			return err
+		}
+	}
+}
 
 func (a *applying) record(r stream.Record) error {
 	switch r.Tag {
@@ -556,7 +587,7 @@ func (a *applying) record(r stream.Record) error {
 	case stream.Protected:
 		a.protected = r.Protected
 	case stream.Size:
-		if err := a.w.end(nil); err != nil {
+		if err := a.w.wait(nil); err != nil {
 			return err
 		}
 		a.size = r.Size
@@ -568,7 +599,7 @@ func (a *applying) record(r stream.Record) error {
 	case stream.Data, stream.Zero:
 		// A diff has no two records for one place; one that has is done in order.
 		if r.Offset < a.written {
-			if err := a.w.end(nil); err != nil {
+			if err := a.w.wait(nil); err != nil {
 				return err
 			}
 		}
@@ -577,7 +608,7 @@ func (a *applying) record(r stream.Record) error {
 		if r.Tag == stream.Data {
 			return a.data(r)
 		}
-		a.w.zero(r.Offset, r.Length)
+		return a.w.zero(r.Offset, r.Length)
 	default:
 		fmt.Fprintf(a.stderr, "unrecognized tag byte %d in stream; skipping\n", r.Tag)
 	}
@@ -585,11 +616,7 @@ func (a *applying) record(r stream.Record) error {
 }
 
 func (a *applying) data(r stream.Record) error {
-	piece := uint64(maxPiece)
-	if a.grain > 0 {
-		piece = max(piece/a.grain, 1) * a.grain
-		piece = min(piece, 32<<20)
-	}
+	piece := a.pieceSize()
 	for at := uint64(0); at < r.Length; {
 		n := min(piece, r.Length-at)
 		buf, err := a.w.buffer(n)
@@ -599,7 +626,7 @@ func (a *applying) data(r stream.Record) error {
 		if _, err := io.ReadFull(a.diff, buf); err != nil {
 			return streamError(err)
 		}
-		a.w.write(buf, r.Offset+at, a.grain, true)
+		a.w.write(len(buf), r.Offset+at, a.grain, true)
 		at += n
 	}
 	return nil
@@ -676,7 +703,12 @@ func (c *call) importDiff(image *rbd.Image, path string) error {
 			return streamError(err)
 		}
 		defer c.onInterrupt("the diff is applied in part: apply it again, or roll back to a snapshot")()
-		return applyDiff(c, image, d, p)
+		w, err := c.newWriter(image, c.pieceSize())
+		if err != nil {
+			return err
+		}
+		defer w.close()
+		return applyDiff(c, image, w, d, p)
 	})
 }
 
