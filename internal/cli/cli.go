@@ -90,7 +90,7 @@ func Main(argv []string) int {
 	// Writing to a pipe that nobody reads is no reason to die half-way.
 	signal.Ignore(syscall.SIGPIPE)
 	out := &patient{w: os.Stdout}
-	stdout := bufio.NewWriter(out)
+	stdout := bufio.NewWriterSize(out, 64<<10) // what a pipe has room for
 	code := run(argv, stdout, os.Stderr)
 	stdout.Flush()
 	if out.err != nil && code == 0 {

@@ -93,7 +93,7 @@ func printDiskUsage(c *call, pool *rados.IOContext, s spec.Spec, f output.Format
 	group.SetLimit(c.concurrency())
 	for i, image := range images {
 		group.Go(func() error {
-			results[i].err = results[i].measure(c, pool, image.Name, s)
+			results[i].err = results[i].measure(c, pool, image, s)
 			return nil // those before it are printed all the same
 		})
 	}
@@ -159,7 +159,8 @@ func (u used) write(f output.Formatter, table *output.Table) {
 
 // measure measures an image with its snapshots, or the snapshots up to that of
 // s. Each takes up what it has more than the one before it.
-func (m *measured) measure(c *call, pool *rados.IOContext, name string, s spec.Spec) error {
+func (m *measured) measure(c *call, pool *rados.IOContext, entry librbd.Entry, s spec.Spec) error {
+	name, id := entry.Name, entry.ID
 	image, err := rbd.OpenImageReadOnly(pool, name, rbd.NoSnapshot)
 	if errno.Code(err) == syscall.ENOENT {
 		return nil // removed meanwhile
@@ -168,10 +169,6 @@ func (m *measured) measure(c *call, pool *rados.IOContext, name string, s spec.S
 		return errno.Wrap(err, "error opening "+name)
 	}
 	defer image.Close()
-	id, err := image.GetId()
-	if err != nil {
-		return err
-	}
 	features, err := image.GetFeatures()
 	if err != nil {
 		return err

@@ -2,7 +2,6 @@ package cli
 
 import (
 	"errors"
-	"fmt"
 	"strconv"
 	"syscall"
 
@@ -49,6 +48,11 @@ var listCommands = []*command{{
 }}
 
 func list(c *call, io *rados.IOContext, f output.Formatter) error {
+	if !c.Bool("long") {
+		if names, ok := librbd.Names(io); ok {
+			return printNames(c, f, "images", names)
+		}
+	}
 	images, err := librbd.Directory(io)
 	if err != nil {
 		return &errno.Error{Code: errno.Code(err), Err: err}
@@ -67,7 +71,8 @@ func list(c *call, io *rados.IOContext, f output.Formatter) error {
 func printNames(c *call, f output.Formatter, what string, names []string) error {
 	if f == nil {
 		for _, name := range names {
-			fmt.Fprintln(c.stdout, name)
+			_, _ = c.stdout.WriteString(name) // what fails is kept until the flush
+			_ = c.stdout.WriteByte('\n')
 		}
 		return nil
 	}
@@ -151,18 +156,12 @@ func inspect(io *rados.IOContext, i librbd.Entry) ([]listed, error) {
 		return nil, errno.Wrap(err, "error opening "+name)
 	}
 	defer image.Close()
-	head := listed{name: name}
+	head := listed{name: name, id: i.ID, format: 2}
+	if head.id == "" {
+		head.format = 1
+	}
 	if head.size, err = image.GetSize(); err != nil {
 		return nil, err
-	}
-	if head.id, err = image.GetId(); err != nil {
-		return nil, err
-	}
-	head.format = 2
-	if old, err := image.IsOldFormat(); err != nil {
-		return nil, err
-	} else if old {
-		head.format = 1
 	}
 	if head.parent, err = parentOf(image); err != nil {
 		return nil, err

@@ -11,50 +11,11 @@ import "C"
 import (
 	"cmp"
 	"encoding/binary"
-	"syscall"
-	"unsafe"
 
 	"github.com/ceph/go-ceph/rados"
 
 	"github.com/opt-rbd/opt-rbd/internal/encoding"
 )
-
-// Entry is the name of an image in its pool's directory, and its id, which is
-// empty for an image of the old format.
-type Entry struct{ Name, ID string }
-
-// namesAtOnce is how many images a directory is taken to have at most. Where
-// it has more it is read a second time.
-const namesAtOnce = 1 << 16
-
-// Directory lists the images of a pool in the order of their names. It is go-ceph's
-// GetImageNames with the ids, and reads a directory of more than 4096 images
-// once only.
-func Directory(ioctx *rados.IOContext) ([]Entry, error) {
-	for count := C.size_t(namesAtOnce); ; {
-		// Memory that is not touched is not there.
-		specs := (*C.rbd_image_spec_t)(C.calloc(count, C.sizeof_rbd_image_spec_t))
-		if specs == nil {
-			return nil, syscall.ENOMEM
-		}
-		r := C.rbd_list2(C.rados_ioctx_t(ioctx.Pointer()), specs, &count)
-		if r == -C.ERANGE {
-			C.free(unsafe.Pointer(specs))
-			continue
-		}
-		if r < 0 {
-			C.free(unsafe.Pointer(specs))
-			return nil, syscall.Errno(-r)
-		}
-		names := make([]Entry, count)
-		for i, s := range unsafe.Slice(specs, count) {
-			names[i] = Entry{Name: C.GoString(s.name), ID: C.GoString(s.id)}
-		}
-		C.rbd_image_spec_list_cleanup(specs, count)
-		C.free(unsafe.Pointer(specs))
-		return names, nil
-	}
-}
 
 // Plain is what a list shows of an image that is no clone and has no snapshots.
 type Plain struct {

@@ -201,6 +201,7 @@ var normalising = []struct {
 	{regexp.MustCompile(`(\r[^\r\n]*complete\.\.\.)+(\r[^\r\n]*complete\.\.\.)`), "$2"},
 	{regexp.MustCompile(`[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}`), "UUID"},
 	{regexp.MustCompile(`("id": ?"|\bid: |<(?:group_)?id>|rbd_data\.|_id": ?")[0-9a-f]{6,}`), "${1}ID"},
+	{regexp.MustCompile(`rb\.\d+\.[0-9a-f]+\.[0-9a-f]+`), "rb.ID"},
 	{regexp.MustCompile(`(\bjournal"?: ?"?|<journal>|<journal_id>|_image_id>|\()[0-9a-f]{6,}`), "${1}ID"},
 	{regexp.MustCompile(`(?m)^[0-9a-f]{10,} `), "ID "},
 	// A slow monitor is asked twice for the id of a snapshot, and then gives the next.

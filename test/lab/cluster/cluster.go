@@ -279,11 +279,13 @@ func (c *Cluster) FSID() string { return c.fsid }
 // NetNS is the path of the cluster's network namespace, for nsenter --net=PATH.
 func (c *Cluster) NetNS() string { return fmt.Sprintf("/proc/%d/ns/net", c.supervisor.pid) }
 
-// logEnds tells a failed test what the daemons said that are no longer there.
+// logEnds tells a failed test which daemons are no longer there, and what each said last.
 func (c *Cluster) logEnds(t testing.TB) {
 	for _, d := range c.daemons {
+		state := "is running"
 		if !d.running() {
-			t.Logf("%s is not running; its log ends in:\n%s", d.name, tail(c.path("log/"+d.name)))
+			state = "is not running"
 		}
+		t.Logf("%s %s; its log ends in:\n%s", d.name, state, tail(c.path("log/"+d.name)))
 	}
 }

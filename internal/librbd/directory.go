@@ -1,0 +1,154 @@
+package librbd
+
+/*
+#define _GNU_SOURCE
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <rados/librados.h>
+#include <rbd/librbd.h>
+
+struct names {
+	char *text; // each name with a zero byte after it; to be freed
+	size_t length;
+	unsigned char more; // names come after them
+	size_t old;         // bytes of the object's data: images of the old format
+};
+
+// read_names reads the names of a directory that come after one, as many as the
+// OSD gives at once. The first time it asks in the same request for the object's
+// data, and calls the method that librbd calls: for one name, as it takes twice
+// as long for each, but who may not call it may not list.
+static int read_names(rados_ioctx_t io, const char *name, struct names *names) {
+	static const char prefix[] = "name_"; // of keys
+	enum { skip = sizeof prefix - 1, most = 1 << 20 };
+	static const char after_empty_one[] = {0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0};
+
+	char *after;
+	if (asprintf(&after, "%s%s", prefix, name) < 0)
+		return -ENOMEM;
+	rados_read_op_t op = rados_create_read_op();
+	char data[1], list[4096];
+	size_t used;
+	int result[3] = {0};
+	if (*name == 0) {
+		rados_read_op_read(op, 0, sizeof data, data, &names->old, &result[0]);
+		rados_read_op_exec_user_buf(op, "rbd", "dir_list", after_empty_one, sizeof after_empty_one, list, sizeof list, &used, &result[1]);
+	}
+	rados_omap_iter_t keys;
+	rados_read_op_omap_get_keys2(op, after, most, &keys, &names->more, &result[2]);
+	int e = rados_read_op_operate(op, io, "rbd_directory", 0);
+	rados_release_read_op(op);
+	free(after);
+	for (int i = 0; i < 3 && e >= 0; i++)
+		e = result[i];
+	FILE *all = NULL;
+	if (e >= 0 && (all = open_memstream(&names->text, &names->length)) == NULL)
+		e = -errno;
+	while (e >= 0) {
+		char *key = NULL, *value;
+		size_t none;
+		e = rados_omap_get_next(keys, &key, &value, &none);
+		if (e < 0 || key == NULL)
+			break;
+		if (strncmp(key, prefix, skip) != 0) {
+			names->more = 0;
+			break;
+		}
+		fwrite(key + skip, strlen(key + skip) + 1, 1, all);
+	}
+	rados_omap_get_end(keys);
+	if (all != NULL && fclose(all) != 0)
+		e = -errno;
+	return e;
+}
+*/
+import "C"
+
+import (
+	"errors"
+	"strings"
+	"syscall"
+	"unsafe"
+
+	"github.com/ceph/go-ceph/rados"
+)
+
+// Entry is the name of an image in its pool's directory, and its id, which is
+// empty for an image of the old format.
+type Entry struct{ Name, ID string }
+
+// namesAtOnce is how many images a directory is taken to have at most. Where
+// it has more it is read a second time.
+const namesAtOnce = 1 << 16
+
+// Directory lists the images of a pool in the order of their names. It is go-ceph's
+// GetImageNames with the ids, and reads a directory of more than 4096 images
+// once only.
+func Directory(ioctx *rados.IOContext) ([]Entry, error) {
+	for count := C.size_t(namesAtOnce); ; {
+		// Memory that is not touched is not there.
+		specs := (*C.rbd_image_spec_t)(C.calloc(count, C.sizeof_rbd_image_spec_t))
+		if specs == nil {
+			return nil, syscall.ENOMEM
+		}
+		r := C.rbd_list2(C.rados_ioctx_t(ioctx.Pointer()), specs, &count)
+		if r == -C.ERANGE {
+			C.free(unsafe.Pointer(specs))
+			continue
+		}
+		if r < 0 {
+			C.free(unsafe.Pointer(specs))
+			return nil, syscall.Errno(-r)
+		}
+		names := make([]Entry, count)
+		for i, s := range unsafe.Slice(specs, count) {
+			names[i] = Entry{Name: C.GoString(s.name), ID: C.GoString(s.id)}
+		}
+		C.rbd_image_spec_list_cleanup(specs, count)
+		C.free(unsafe.Pointer(specs))
+		return names, nil
+	}
+}
+
+var errOld = errors.New("images of the old format")
+
+// Names is Directory without the ids: it reads the keys of a directory, which
+// takes half the time. It gives false for a directory that has images of the old
+// format, or that cannot be read so: Directory tells more.
+func Names(ioctx *rados.IOContext) (names []string, ok bool) {
+	for last, more := "", true; more; last = names[len(names)-1] {
+		var page []string
+		var err error
+		page, more, err = namesAfter(ioctx, last)
+		if errors.Is(err, syscall.ENOENT) && last == "" {
+			return nil, true
+		}
+		if err != nil {
+			return nil, false
+		}
+		if len(page) == 0 {
+			break
+		}
+		names = append(names, page...)
+	}
+	return names, true
+}
+
+func namesAfter(ioctx *rados.IOContext, name string) (names []string, more bool, err error) {
+	after := C.CString(name)
+	defer C.free(unsafe.Pointer(after))
+	var page C.struct_names
+	e := C.read_names(C.rados_ioctx_t(ioctx.Pointer()), after, &page)
+	defer C.free(unsafe.Pointer(page.text))
+	switch {
+	case e < 0:
+		return nil, false, syscall.Errno(-e)
+	case page.old > 0:
+		return nil, false, errOld
+	case page.length > 0:
+		names = strings.Split(C.GoStringN(page.text, C.int(page.length-1)), "\x00")
+	}
+	return names, page.more != 0 && len(names) > 0, nil
+}
