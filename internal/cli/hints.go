@@ -16,7 +16,6 @@ import (
 	"github.com/opt-rbd/opt-rbd/internal/ceph"
 	"github.com/opt-rbd/opt-rbd/internal/errno"
 	"github.com/opt-rbd/opt-rbd/internal/krbd"
-	"github.com/opt-rbd/opt-rbd/internal/librbd"
 	"github.com/opt-rbd/opt-rbd/internal/output"
 	"github.com/opt-rbd/opt-rbd/internal/spec"
 )
@@ -330,11 +329,15 @@ func protectedHints(c *call, s spec.Spec, image *rbd.Image) []string {
 }
 
 // childrenHints names the clones that keep a snapshot protected.
-func childrenHints(_ *call, s spec.Spec, image *rbd.Image) []string {
+func childrenHints(c *call, s spec.Spec, image *rbd.Image) []string {
 	if err := image.SetSnapshot(s.Snap); err != nil {
 		return nil
 	}
-	children, err := librbd.Children(image, false)
+	pool, err := c.cluster.Pool(s.Pool, s.Namespace)
+	if err != nil {
+		return nil
+	}
+	children, err := c.listChildren(pool, image, s.Snap)
 	var names []string
 	for _, child := range children {
 		name := spec.Spec{Pool: child.PoolName, Namespace: child.PoolNamespace, Image: child.ImageName}.String()

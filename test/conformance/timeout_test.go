@@ -13,6 +13,10 @@ import (
 	"github.com/opt-rbd/opt-rbd/test/lab/cluster"
 )
 
+// longLease lets an OSD be paused for longer than 8 s. Its lease to serve reads is for 0.8 times osd_heartbeat_grace, 16 s,
+// and is renewed when half of it is over; an OSD that is the only one does not get another once it has ended.
+var longLease = cluster.Options{Config: []string{"osd_pool_default_read_lease_ratio = 30"}}
+
 const stands = "hint: the cluster left a request without an answer"
 
 // A cluster that does not answer ends every command in bounded time, where the
@@ -20,7 +24,7 @@ const stands = "hint: the cluster left a request without an answer"
 // takes.
 func TestTimeout(t *testing.T) {
 	t.Parallel() // it mostly waits
-	c := cluster.Start(t, cluster.Options{})
+	c := cluster.Start(t, longLease)
 	for _, line := range []string{
 		"create i --size 64M --object-size 8K", "bench --io-type write --io-size 4M --io-total 64M --io-pattern seq i", "snap create i@s --no-progress",
 		"snap protect i@s", "clone i@s child", "create gone --size 8M", "create b --size 64M",
@@ -129,7 +133,7 @@ func TestTimeout(t *testing.T) {
 // monitors keep.
 func TestConfiguredTimeout(t *testing.T) {
 	t.Parallel()
-	c := cluster.Start(t, cluster.Options{})
+	c := cluster.Start(t, longLease)
 	err := c.Do(func() error {
 		connection, _, err := ceph.New([]string{"--conf", c.Conf()}, io.Discard)
 		if err != nil {
@@ -174,7 +178,7 @@ func TestWrongClock(t *testing.T) {
 	if err != nil || len(found) == 0 {
 		t.Fatal("no libfaketime: apt-get install libfaketime")
 	}
-	c := cluster.Start(t, cluster.Options{})
+	c := cluster.Start(t, longLease)
 	if r := c.Rbd("create", "i", "--size", "8M"); r.Code != 0 {
 		t.Fatal(r.Stderr)
 	}

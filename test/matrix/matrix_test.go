@@ -65,6 +65,7 @@ func TestReleases(t *testing.T) {
 					t.Log(run, m[0])
 				}
 			}
+			in(test, "-program", program, "-test.run", "^TestGeneralHelp$")
 		})
 	}
 }

@@ -204,7 +204,8 @@ func (c *Cluster) Stop(names ...string) error { return c.stop(syscall.SIGTERM, n
 // Kill ends daemons as a power failure would.
 func (c *Cluster) Kill(names ...string) error { return c.stop(syscall.SIGKILL, names) }
 
-// Pause makes daemons hang, with their connections open, until Resume.
+// Pause makes daemons hang, with their connections open, until Resume. An OSD that is the only one serves nothing any more
+// if that lasts longer than its lease to serve reads, 8 to 16 s (osd_pool_default_read_lease_ratio).
 func (c *Cluster) Pause(names ...string) error { return c.signal(syscall.SIGSTOP, names) }
 
 // Resume lets paused daemons go on.
