@@ -178,7 +178,7 @@ func TestWrongClock(t *testing.T) {
 	if err != nil || len(found) == 0 {
 		t.Fatal("no libfaketime: apt-get install libfaketime")
 	}
-	c := cluster.Start(t, longLease)
+	c := cluster.Start(t, cluster.Options{})
 	if r := c.Rbd("create", "i", "--size", "8M"); r.Code != 0 {
 		t.Fatal(r.Stderr)
 	}
