@@ -131,6 +131,10 @@ func (b *benchmark) run(c *call, image *rbd.Image) error {
 		err := errno.Errorf(syscall.EINVAL, "io-size %s larger than image size %s", output.Size(b.size), output.Size(size))
 		return errors.Join(err, bareError(err, "bench failed"))
 	}
+	if librbd.Release >= 18 && b.size > math.MaxUint32 {
+		err := errno.Errorf(syscall.EINVAL, "io-size should be less than 4G")
+		return errors.Join(err, bareError(err, "bench failed"))
+	}
 	b.heading(c)
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)

@@ -1,10 +1,6 @@
 package cli
 
-import (
-	"slices"
-
-	"github.com/opt-rbd/opt-rbd/internal/args"
-)
+import "github.com/opt-rbd/opt-rbd/internal/args"
 
 // The options and operands that many commands have.
 var (
@@ -61,37 +57,4 @@ func oneOf(words ...string) func(string) error {
 		}
 		return args.ErrArgument
 	}
-}
-
-// since marks options and commands that a Ceph release brought. They are only
-// there where librbd is of that release: see ofRelease.
-func since[T args.Option | *command](release int, list ...T) []T {
-	for i := range list {
-		switch what := any(&list[i]).(type) {
-		case *args.Option:
-			what.Since = release
-		case **command:
-			(*what).Since = release
-		}
-	}
-	return list
-}
-
-// ofRelease gives the commands that there are with librbd of a Ceph release,
-// with the options that they have there.
-func ofRelease(release int, all []*command) (some []*command) {
-	some = make([]*command, 0, len(all))
-	newer := func(o args.Option) bool { return o.Since > release }
-	for _, c := range all {
-		if c.Since > release {
-			continue
-		}
-		if slices.ContainsFunc(c.Options, newer) { // of few; this is on the way of each call
-			older := *c
-			older.Options = slices.DeleteFunc(slices.Clone(c.Options), newer)
-			c = &older
-		}
-		some = append(some, c)
-	}
-	return some
 }
