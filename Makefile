@@ -96,7 +96,9 @@ vulncheck: deps ## known vulnerabilities in what we link (needs the Go vulnerabi
 image: build ## bin/ceph-common.tar for docker load, from Debian packages; IMAGE_BASE=debian:trixie: by docker or podman on that base
 	image/build
 
-test-full: test image-test ## make test, and what takes long: the image, every way to fail at every change, and other releases of Ceph (1 GB of packages)
+test-full: test test-long ## make test, and what takes long
+
+test-long: image-test ## the image, every way to fail at every change, and other releases of Ceph (1 GB of packages)
 	go test -tags $(TAGS),full -run InEachWay -timeout 30m ./internal/node
 	go test -tags $(TAGS),matrix -count=1 -v -timeout 60m ./test/matrix
 
@@ -109,4 +111,4 @@ sbom: image ## bin/ceph-common.spdx.json: every package and module in the image
 clean: ## remove bin/ and build/
 	rm -rf bin build
 
-.PHONY: help deps build payload sysext arm64 images test test-full demo bench lint vulncheck image image-test sbom clean
+.PHONY: help deps build payload sysext arm64 images test test-full test-long demo bench lint vulncheck image image-test sbom clean
