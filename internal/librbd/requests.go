@@ -3,6 +3,7 @@ package librbd
 /*
 #include <errno.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <rbd/librbd.h>
 
@@ -11,7 +12,8 @@ struct requests {
 	pthread_mutex_t lock;
 	pthread_cond_t freed;
 	rbd_image_t image;
-	unsigned slots, count, *free, *under_way;
+	unsigned slots, count, *free;
+	atomic_uint *under_way;
 	// Of the first that failed: a negative errno, whether it wrote, and where.
 	int result, write;
 	uint64_t offset;
@@ -58,17 +60,15 @@ static struct requests *new_requests(rbd_image_t image, unsigned slots) {
 }
 
 static void more(struct requests *r, unsigned slot) {
-	pthread_mutex_lock(&r->lock);
-	r->under_way[slot]++;
-	pthread_mutex_unlock(&r->lock);
+	atomic_fetch_add(&r->under_way[slot], 1);
 }
 
 static void less(struct requests *r, unsigned slot) {
+	if (atomic_fetch_sub(&r->under_way[slot], 1) > 1)
+		return;
 	pthread_mutex_lock(&r->lock);
-	if (--r->under_way[slot] == 0) {
-		r->free[r->count++] = slot;
-		pthread_cond_signal(&r->freed);
-	}
+	r->free[r->count++] = slot;
+	pthread_cond_signal(&r->freed);
 	pthread_mutex_unlock(&r->lock);
 }
 
@@ -91,7 +91,7 @@ static int take(struct requests *r) {
 	int slot = -1;
 	if (r->result == 0) {
 		slot = r->free[--r->count];
-		r->under_way[slot] = 1;
+		atomic_store(&r->under_way[slot], 1);
 	}
 	pthread_mutex_unlock(&r->lock);
 	return slot;
