@@ -55,7 +55,11 @@ func encryptionFormat(c *call) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, image.Close()) }()
-	passphrase, err := readPassphrase(path, path)
+	name := path
+	if librbd.Release >= 18 {
+		name = "'" + name + "'"
+	}
+	passphrase, err := readPassphrase(path, name)
 	if err != nil {
 		return err
 	}

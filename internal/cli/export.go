@@ -376,6 +376,9 @@ func writeDiff(c *call, ps *pieces, w io.Writer, what diffOf, progress librbd.Pr
 		return err
 	}
 	out := stream.NewDiffWriter(w, what.version)
+	if librbd.Release >= 18 {
+		out.ProtectedLength = 1
+	}
 	var header []stream.Record
 	if what.from != "" {
 		header = append(header, stream.Record{Tag: stream.FromSnap, Name: what.from})

@@ -264,11 +264,15 @@ type inPool struct {
 // groupAndImage reads the specs of a group and of an image, which may be
 // given by id instead.
 func groupAndImage(c *call, id string) (group, image inPool, err error) {
-	g, err := c.specBy(spec.Form{Kind: "group", Names: spec.New}, "group-pool", "namespace", "group", "")
+	groupNamespace, imageNamespace := "group-namespace", "image-namespace"
+	if librbd.Release < 18 { // where it takes them, but not into account
+		groupNamespace, imageNamespace = "namespace", "namespace"
+	}
+	g, err := c.specBy(spec.Form{Kind: "group", Names: spec.New}, "group-pool", groupNamespace, "group", "")
 	if err != nil {
 		return group, image, err
 	}
-	i, err := c.specBy(spec.Form{Names: spec.New, Optional: id != ""}, "image-pool", "namespace", "image", "")
+	i, err := c.specBy(spec.Form{Names: spec.New, Optional: id != ""}, "image-pool", imageNamespace, "image", "")
 	switch {
 	case err != nil:
 	case g.Namespace != i.Namespace:
@@ -414,6 +418,9 @@ func groupSnapList(c *call) error {
 	snaps, err := rbd.GroupSnapList(pool, s.Image)
 	if err != nil && errno.Code(err) != syscall.ENOENT {
 		return silent(err)
+	}
+	if librbd.Release >= 20 {
+		return groupSnapListWithIDs(c, pool, s.Image, f)
 	}
 	table := output.NewTable(output.Column{Heading: "NAME"}, output.Column{Heading: "STATUS", Cells: output.Right})
 	if f != nil {

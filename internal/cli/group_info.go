@@ -2,12 +2,15 @@ package cli
 
 import (
 	"fmt"
+	"syscall"
 
+	"github.com/ceph/go-ceph/rados"
 	"github.com/ceph/go-ceph/rbd"
 
 	"github.com/opt-rbd/opt-rbd/internal/args"
 	"github.com/opt-rbd/opt-rbd/internal/errno"
 	"github.com/opt-rbd/opt-rbd/internal/librbd"
+	"github.com/opt-rbd/opt-rbd/internal/output"
 	"github.com/opt-rbd/opt-rbd/internal/spec"
 )
 
@@ -57,6 +60,13 @@ func groupInfo(c *call) error {
 	return f.Flush(c.stdout)
 }
 
+func snapState(info rbd.GroupSnapInfo) string {
+	if info.State == rbd.GroupSnapStateComplete {
+		return "complete"
+	}
+	return "incomplete"
+}
+
 func groupSnapInfo(c *call) error {
 	s, pool, err := c.openGroupSnap()
 	if err != nil {
@@ -70,10 +80,6 @@ func groupSnapInfo(c *call) error {
 	if err != nil {
 		return errno.Wrap(err, "failed to show group snapshot")
 	}
-	state := "incomplete"
-	if info.State == rbd.GroupSnapStateComplete {
-		state = "complete"
-	}
 	pools := make([]string, len(info.Snapshots))
 	for i, snap := range info.Snapshots {
 		missing := fmt.Sprintf("<missing image pool %d>", snap.PoolID)
@@ -82,7 +88,7 @@ func groupSnapInfo(c *call) error {
 		}
 	}
 	if f == nil {
-		fmt.Fprintf(c.stdout, "rbd group snapshot '%s':\n\tid: %s\n\tstate: %s\n", info.Name, info.ID, state)
+		fmt.Fprintf(c.stdout, "rbd group snapshot '%s':\n\tid: %s\n\tstate: %s\n", info.Name, info.ID, snapState(info))
 		if info.SnapName != "" {
 			fmt.Fprintf(c.stdout, "\timage snap: %s\n", info.SnapName)
 		}
@@ -98,7 +104,7 @@ func groupSnapInfo(c *call) error {
 	f.OpenObject("group_snapshot")
 	f.String("id", info.ID)
 	f.String("name", info.Name)
-	f.String("state", state)
+	f.String("state", snapState(info))
 	f.String("image_snap_name", info.SnapName)
 	f.OpenArray("images")
 	for i, snap := range info.Snapshots {
@@ -112,4 +118,46 @@ func groupSnapInfo(c *call) error {
 	f.Close()
 	f.Close()
 	return f.Flush(c.stdout)
+}
+
+// groupSnapListWithIDs is what "group snap ls" became with Ceph 20.
+func groupSnapListWithIDs(c *call, pool *rados.IOContext, group string, f output.Formatter) error {
+	// A group that is not there has no snapshots for the list.
+	if _, err := librbd.GroupID(pool, group); err != nil {
+		return silent(err)
+	}
+	snaps, err := rbd.GroupSnapList(pool, group)
+	if err != nil {
+		return silent(err)
+	}
+	table := output.NewTable(output.Column{Heading: "ID"}, output.Column{Heading: "NAME"}, output.Column{Heading: "STATE"})
+	if f != nil {
+		f.OpenArray("group_snaps")
+	}
+	for _, snap := range snaps {
+		info, err := rbd.GroupSnapGetInfo(pool, group, snap.Name)
+		if errno.Code(err) == syscall.ENOENT {
+			continue // removed meanwhile
+		}
+		if err != nil {
+			return silent(err)
+		}
+		if f == nil {
+			table.Row(info.ID, info.Name, snapState(info))
+			continue
+		}
+		f.OpenObject("group_snap")
+		f.String("id", info.ID)
+		f.String("snapshot", info.Name)
+		f.String("state", snapState(info))
+		f.Close()
+	}
+	switch {
+	case f != nil:
+		f.Close()
+		return f.Flush(c.stdout)
+	case table.Len() == 0:
+		return nil
+	}
+	return table.Flush(c.stdout)
 }

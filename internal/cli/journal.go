@@ -25,6 +25,7 @@ import (
 	"github.com/opt-rbd/opt-rbd/internal/encoding"
 	"github.com/opt-rbd/opt-rbd/internal/errno"
 	"github.com/opt-rbd/opt-rbd/internal/journal"
+	"github.com/opt-rbd/opt-rbd/internal/librbd"
 	"github.com/opt-rbd/opt-rbd/internal/output"
 	"github.com/opt-rbd/opt-rbd/internal/spec"
 )
@@ -549,6 +550,9 @@ func (c *call) inspectEntry(data []byte) (journal.Event, error) {
 		why := err.Error()
 		if errors.Is(err, encoding.ErrEnd) {
 			why = "End of buffer"
+			if librbd.Release >= 18 {
+				why += " [buffer:2]"
+			}
 		}
 		fmt.Fprintln(c.stderr, "failed to decode event entry: "+why)
 		return event, err

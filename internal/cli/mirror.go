@@ -281,7 +281,11 @@ func mirrorPoolEnable(c *call) error {
 		}
 	}
 	if librbd.Release >= 20 && mode != librbd.MirrorModeInitOnly {
-		if err := setRemoteNamespace(pool, c.String("remote-namespace")); err != nil {
+		remote := s.Namespace
+		if c.IsSet("remote-namespace") {
+			remote = c.String("remote-namespace")
+		}
+		if err := setRemoteNamespace(pool, remote); err != nil {
 			return errno.Wrap(err, "failed to set the remote namespace")
 		}
 	}
@@ -715,7 +719,7 @@ func mirrorBootstrapImport(c *call) error {
 	}
 	token, err := readText(path, 1023, "error reading token file")
 	if err != nil {
-		return err
+		return sinceWithText(20, err)
 	}
 	pool, err := c.cluster.Pool(name, "")
 	if err != nil {
@@ -731,7 +735,7 @@ func mirrorBootstrapImport(c *call) error {
 	case code == syscall.ENOSYS:
 		return &errno.Error{Code: code, Line: "mirroring is not enabled on remote peer", Err: err}
 	default:
-		return &errno.Error{Code: code, Line: "failed to import peer bootstrap token", Err: err}
+		return sinceWithText(20, &errno.Error{Code: code, Line: "failed to import peer bootstrap token", Err: err})
 	}
 }
 

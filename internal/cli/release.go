@@ -1,10 +1,13 @@
 package cli
 
 import (
+	"errors"
 	"slices"
 	"strings"
 
 	"github.com/opt-rbd/opt-rbd/internal/args"
+	"github.com/opt-rbd/opt-rbd/internal/errno"
+	"github.com/opt-rbd/opt-rbd/internal/librbd"
 )
 
 // since marks options and commands that a Ceph release brought. They are only
@@ -95,4 +98,14 @@ func (c *command) copy() *command {
 	other := *c
 	other.Operands, other.Options = slices.Clone(c.Operands), slices.Clone(c.Options)
 	return &other
+}
+
+// sinceWithText puts what an error's number means at the end of its line, as a
+// Ceph release began to do there.
+func sinceWithText(release int, err error) error {
+	var own *errno.Error
+	if librbd.Release < release || !errors.As(err, &own) {
+		return err
+	}
+	return errno.Wrap(own.Err, own.Line)
 }

@@ -102,16 +102,18 @@ func trashMove(c *call) error {
 	if err != nil {
 		return err
 	}
-	var protect time.Duration
+	now := time.Now()
+	at, protect := now, time.Duration(0)
 	if c.IsSet("expires-at") {
-		now := time.Now()
-		at, err := date(c.String("expires-at"), now)
-		if err != nil {
+		if at, err = date(c.String("expires-at"), now); err != nil {
 			return err
 		}
 		if protect = at.Sub(now); protect < 0 {
 			return errno.Errorf(syscall.EINVAL, "cannot use a date in the past as an expiration date")
 		}
+	}
+	if librbd.Release >= 18 && c.IsSet("expires-at") && c.String("expires-at") != "now" {
+		fmt.Fprintf(c.stdout, "rbd: image %s will expire at %s\n", s.Image, at.Local().Format("2006-01-02T15:04:05.000000-0700"))
 	}
 	return errno.Wrap(librbd.MoveToTrash(pool, s.Image, protect), "deferred delete error")
 }

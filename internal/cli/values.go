@@ -25,7 +25,7 @@ func bytes(text string) (uint64, error) {
 		if i > 0 && librbd.Release >= 20 { // "4KiB" is new there
 			unit, _ = strings.CutSuffix(unit, "iB")
 		}
-		if i < 0 || len(unit) > 2 || unit == "Bi" {
+		if i < 0 || len(unit) > 2 || unit == "Bi" || len(unit) == 2 && librbd.Release >= 20 && unit[1] != 'i' && unit[1] != 'B' {
 			return 0, args.ErrArgument
 		}
 		shift = 10 * i
@@ -116,6 +116,12 @@ var featureBits = []bit{
 	{rbd.FeatureOperations, rbd.FeatureNameOperations},
 	{rbd.FeatureMigrating, rbd.FeatureNameMigrating},
 	{librbd.FeatureNonPrimary, "non-primary"},
+}
+
+func init() {
+	if librbd.Release >= 18 { // a client sets it, but it can be asked for
+		featureBits = append(featureBits, bit{librbd.FeatureDirtyCache, "dirty-cache"})
+	}
 }
 
 var operationBits = []bit{

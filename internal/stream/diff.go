@@ -273,6 +273,11 @@ func Check(r io.ReadSeeker, fileSize int64) error {
 
 // DiffWriter writes one diff.
 type DiffWriter struct {
+	// ProtectedLength is how long a record of type Protected is said to be in
+	// version 2. It is one byte, and Ceph 18 says so, but Ceph 16 says 8, the
+	// default. Readers go by the type.
+	ProtectedLength int
+
 	w       io.Writer
 	version int
 	err     error
@@ -281,7 +286,7 @@ type DiffWriter struct {
 
 // NewDiffWriter begins a diff of a version.
 func NewDiffWriter(w io.Writer, version int) *DiffWriter {
-	d := &DiffWriter{w: w, version: version}
+	d := &DiffWriter{ProtectedLength: 8, w: w, version: version}
 	if version == 2 {
 		d.buf = append(d.buf, bannerDiff2...)
 	} else {
@@ -304,7 +309,7 @@ func (d *DiffWriter) Write(r Record, data []byte) error {
 		length(4 + len(r.Name))
 		d.buf = appendText(d.buf, r.Name)
 	case Protected:
-		length(8) // it is one byte, but so says Ceph 16, and readers skip by the tag
+		length(d.ProtectedLength)
 		d.buf = append(d.buf, 0)
 		if r.Protected {
 			d.buf[len(d.buf)-1] = 1

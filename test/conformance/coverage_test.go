@@ -176,7 +176,7 @@ func writeCompatibility(t *testing.T, summary string, missing, unused []string) 
 	fmt.Fprintf(&b, "# Compared with the genuine rbd\n\n"+
 		"Written by `go test -tags pacific ./test/conformance -run TestCoverage -compatibility ../../docs/compatibility.md`.\n"+
 		"test/conformance runs each line through the genuine rbd of Ceph %s and ours, and compares stdout, stderr, exit code and what the pool holds.\n"+
-		"test/matrix does so with some of them, and with what those brought, on Ceph 18 and 20.\n\n%s.\n", oldest, summary)
+		"test/matrix does so with most of them, and with what those brought, on Ceph 18 and 20.\n\n%s.\n", oldest, summary)
 	list := func(title string, items []string) {
 		fmt.Fprintf(&b, "\n## %s\n\n", title)
 		if len(items) == 0 {

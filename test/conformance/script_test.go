@@ -206,6 +206,8 @@ var normalising = []struct {
 	{regexp.MustCompile(`(?m)^[0-9a-f]{10,} `), "ID "},
 	// A slow monitor is asked twice for the id of a snapshot, and then gives the next.
 	{regexp.MustCompile(`(?m)^ *\d+  \.group\.`), "SNAPID  .group."},
+	// The snapshots of a group's images are made side by side.
+	{regexp.MustCompile(`("image_name": "[^"]*",\s*"snap_id": |<image_name>[^<]*</image_name>\s*<snap_id>|\(snap id: )\d+`), "${1}N"},
 	{regexp.MustCompile(`\.group\.[0-9a-f]+_[0-9a-f]+_[0-9a-f]+`), ".group.ID"},
 	{regexp.MustCompile(`\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}[+-]\d{4}`), "TIME"},
 	{regexp.MustCompile(`(journal(_data\.\d+)?\.|rbd journal ')[0-9a-f]{6,}`), "${1}ID"},

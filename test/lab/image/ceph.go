@@ -18,7 +18,7 @@ func Ceph(ctx context.Context, suite string, log io.Writer) (string, error) {
 	}
 	args := []string{
 		"--quiet", "--mode=root", "--variant=extract",
-		"--include=" + strings.Join([]string{"ceph-common", "ceph-mgr", "ceph-mon", "ceph-osd", "iproute2", "rbd-nbd", "util-linux"}, ","),
+		"--include=" + strings.Join([]string{"ceph-common", "ceph-mgr", "ceph-mon", "ceph-osd", "coreutils", "iproute2", "rbd-nbd", "util-linux"}, ","),
 		"--aptopt=Apt::Install-Recommends false", "--aptopt=Acquire::Languages none",
 		// A mirror may be some weeks old, and sid's lists are good for one.
 		"--aptopt=Acquire::Check-Valid-Until false",
