@@ -49,8 +49,12 @@ var listCommands = []*command{{
 
 func list(c *call, io *rados.IOContext, f output.Formatter) error {
 	if !c.Bool("long") {
-		if names, ok := librbd.Names(io); ok {
+		names, err := librbd.Names(io)
+		if err == nil {
 			return printNames(c, f, "images", names)
+		}
+		if errno.Code(err) == syscall.ETIMEDOUT { // it would be as long again
+			return &errno.Error{Code: syscall.ETIMEDOUT, Err: err}
 		}
 	}
 	images, err := librbd.Directory(io)

@@ -115,25 +115,24 @@ func Directory(ioctx *rados.IOContext) ([]Entry, error) {
 var errOld = errors.New("images of the old format")
 
 // Names is Directory without the ids: it reads the keys of a directory, which
-// takes half the time. It gives false for a directory that has images of the old
-// format, or that cannot be read so: Directory tells more.
-func Names(ioctx *rados.IOContext) (names []string, ok bool) {
+// takes half the time. Where it fails, as it does where there are images of the
+// old format, Directory may do or tell more.
+func Names(ioctx *rados.IOContext) (names []string, err error) {
 	for last, more := "", true; more; last = names[len(names)-1] {
 		var page []string
-		var err error
 		page, more, err = namesAfter(ioctx, last)
 		if errors.Is(err, syscall.ENOENT) && last == "" {
-			return nil, true
+			return nil, nil
 		}
 		if err != nil {
-			return nil, false
+			return nil, err
 		}
 		if len(page) == 0 {
 			break
 		}
 		names = append(names, page...)
 	}
-	return names, true
+	return names, nil
 }
 
 func namesAfter(ioctx *rados.IOContext, name string) (names []string, more bool, err error) {

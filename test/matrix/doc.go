@@ -6,5 +6,5 @@
 // As on a node, the release's /usr is bound over the host's, in a mount
 // namespace that ends with the test.
 //
-// It takes long, and some hundred MB of packages: `make test-full` runs it.
+// It takes long, and some hundred MB of packages: `make test-long` runs it.
 package matrix
