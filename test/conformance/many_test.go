@@ -16,6 +16,11 @@ func TestManyNames(t *testing.T) {
 	if _, err := c.MonCommand(`{"prefix": "osd pool create", "pool": "many", "pg_num": 8}`); err != nil {
 		t.Fatal(err)
 	}
+	defer func() { // a hint of another test names the pools that there are
+		if _, err := c.MonCommand(`{"prefix": "osd pool delete", "pool": "many", "pool2": "many", "yes_i_really_really_mean_it": true}`); err != nil {
+			t.Error(err)
+		}
+	}()
 	text := func(s string) []byte { return append([]byte{byte(len(s)), 0, 0, 0}, s...) }
 	for _, n := range []int{0, 1, 1023, 1024, 1025, 2048, 5000} {
 		names := make(map[string][]byte)
