@@ -203,7 +203,9 @@ var normalising = []struct {
 	{regexp.MustCompile(`("id": ?"|\bid: |<(?:group_)?id>|rbd_data\.|_id": ?")[0-9a-f]{6,}`), "${1}ID"},
 	{regexp.MustCompile(`rb\.\d+\.[0-9a-f]+\.[0-9a-f]+`), "rb.ID"},
 	{regexp.MustCompile(`(\bjournal"?: ?"?|<journal>|<journal_id>|_image_id>|\()[0-9a-f]{6,}`), "${1}ID"},
-	{regexp.MustCompile(`(?m)^[0-9a-f]{10,} `), "ID "},
+	// Ids have different lengths, which the next column follows.
+	{regexp.MustCompile(`(?m)^[0-9a-f]{10,} +`), "ID "},
+	{regexp.MustCompile(`(?m)^ID +NAME`), "ID NAME"},
 	// A slow monitor is asked twice for the id of a snapshot, and then gives the next.
 	{regexp.MustCompile(`(?m)^ *\d+  \.group\.`), "SNAPID  .group."},
 	// The snapshots of a group's images are made side by side.
