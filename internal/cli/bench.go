@@ -127,12 +127,13 @@ func (b *benchmark) run(c *call, image *rbd.Image) error {
 	if err != nil {
 		return bareError(err, "bench failed")
 	}
-	if b.size > size {
-		err := errno.Errorf(syscall.EINVAL, "io-size %s larger than image size %s", output.Size(b.size), output.Size(size))
-		return errors.Join(err, bareError(err, "bench failed"))
+	switch {
+	case b.size > size:
+		err = errno.Errorf(syscall.EINVAL, "io-size %s larger than image size %s", output.Size(b.size), output.Size(size))
+	case librbd.Release >= 18 && b.size > math.MaxUint32:
+		err = errno.Errorf(syscall.EINVAL, "io-size should be less than 4G")
 	}
-	if librbd.Release >= 18 && b.size > math.MaxUint32 {
-		err := errno.Errorf(syscall.EINVAL, "io-size should be less than 4G")
+	if err != nil {
 		return errors.Join(err, bareError(err, "bench failed"))
 	}
 	b.heading(c)

@@ -55,11 +55,7 @@ func encryptionFormat(c *call) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, image.Close()) }()
-	name := path
-	if librbd.Release >= 18 {
-		name = "'" + name + "'"
-	}
-	passphrase, err := readPassphrase(path, name)
+	passphrase, err := readPassphrase(path)
 	if err != nil {
 		return err
 	}
@@ -77,9 +73,12 @@ func encryptionFormat(c *call) (err error) {
 }
 
 // readPassphrase reads a file, which may be a descriptor: /dev/fd/3. The whole
-// of it is the passphrase, with a newline at its end if it has one. Errors call
-// the file by that name.
-func readPassphrase(path, name string) ([]byte, error) {
+// of it is the passphrase, with a newline at its end if it has one.
+func readPassphrase(path string) ([]byte, error) {
+	name := path
+	if librbd.Release >= 18 {
+		name = "'" + path + "'"
+	}
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, errno.Wrap(err, "unable to open passphrase file "+name)
@@ -114,7 +113,7 @@ func (c *call) passphrases() (list []librbd.Passphrase, err error) {
 		if len(formats) > 0 {
 			p.Format = map[string]librbd.EncryptionFormat{"luks": librbd.LUKS, "luks1": librbd.LUKS1, "luks2": librbd.LUKS2}[formats[i]]
 		}
-		if p.Text, err = readPassphrase(file, "'"+file+"'"); err != nil {
+		if p.Text, err = readPassphrase(file); err != nil {
 			return nil, err
 		}
 		list = append(list, p)

@@ -415,14 +415,20 @@ func groupSnapList(c *call) error {
 	if err != nil {
 		return err
 	}
+	columns := []output.Column{{Heading: "NAME"}, {Heading: "STATUS", Cells: output.Right}}
+	withIDs := librbd.Release >= 20
+	if withIDs {
+		// A group that is not there has no snapshots for the list.
+		if _, err := librbd.GroupID(pool, s.Image); err != nil {
+			return silent(err)
+		}
+		columns = []output.Column{{Heading: "ID"}, {Heading: "NAME"}, {Heading: "STATE"}}
+	}
 	snaps, err := rbd.GroupSnapList(pool, s.Image)
 	if err != nil && errno.Code(err) != syscall.ENOENT {
 		return silent(err)
 	}
-	if librbd.Release >= 20 {
-		return groupSnapListWithIDs(c, pool, s.Image, f)
-	}
-	table := output.NewTable(output.Column{Heading: "NAME"}, output.Column{Heading: "STATUS", Cells: output.Right})
+	table := output.NewTable(columns...)
 	if f != nil {
 		f.OpenArray("group_snaps")
 	}
@@ -431,11 +437,27 @@ func groupSnapList(c *call) error {
 		if snap.State == rbd.GroupSnapStateIncomplete {
 			state = "incomplete"
 		}
+		row := []string{snap.Name, state}
+		var info rbd.GroupSnapInfo
+		if withIDs {
+			info, err = rbd.GroupSnapGetInfo(pool, s.Image, snap.Name)
+			if errno.Code(err) == syscall.ENOENT {
+				continue // removed meanwhile
+			}
+			if err != nil {
+				return silent(err)
+			}
+			state = snapState(info)
+			row = []string{info.ID, snap.Name, state}
+		}
 		if f == nil {
-			table.Row(snap.Name, state)
+			table.Row(row...)
 			continue
 		}
 		f.OpenObject("group_snap")
+		if withIDs {
+			f.String("id", info.ID)
+		}
 		f.String("snapshot", snap.Name)
 		f.String("state", state)
 		f.Close()

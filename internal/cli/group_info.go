@@ -2,15 +2,12 @@ package cli
 
 import (
 	"fmt"
-	"syscall"
 
-	"github.com/ceph/go-ceph/rados"
 	"github.com/ceph/go-ceph/rbd"
 
 	"github.com/opt-rbd/opt-rbd/internal/args"
 	"github.com/opt-rbd/opt-rbd/internal/errno"
 	"github.com/opt-rbd/opt-rbd/internal/librbd"
-	"github.com/opt-rbd/opt-rbd/internal/output"
 	"github.com/opt-rbd/opt-rbd/internal/spec"
 )
 
@@ -118,46 +115,4 @@ func groupSnapInfo(c *call) error {
 	f.Close()
 	f.Close()
 	return f.Flush(c.stdout)
-}
-
-// groupSnapListWithIDs is what "group snap ls" became with Ceph 20.
-func groupSnapListWithIDs(c *call, pool *rados.IOContext, group string, f output.Formatter) error {
-	// A group that is not there has no snapshots for the list.
-	if _, err := librbd.GroupID(pool, group); err != nil {
-		return silent(err)
-	}
-	snaps, err := rbd.GroupSnapList(pool, group)
-	if err != nil {
-		return silent(err)
-	}
-	table := output.NewTable(output.Column{Heading: "ID"}, output.Column{Heading: "NAME"}, output.Column{Heading: "STATE"})
-	if f != nil {
-		f.OpenArray("group_snaps")
-	}
-	for _, snap := range snaps {
-		info, err := rbd.GroupSnapGetInfo(pool, group, snap.Name)
-		if errno.Code(err) == syscall.ENOENT {
-			continue // removed meanwhile
-		}
-		if err != nil {
-			return silent(err)
-		}
-		if f == nil {
-			table.Row(info.ID, info.Name, snapState(info))
-			continue
-		}
-		f.OpenObject("group_snap")
-		f.String("id", info.ID)
-		f.String("snapshot", info.Name)
-		f.String("state", snapState(info))
-		f.Close()
-	}
-	switch {
-	case f != nil:
-		f.Close()
-		return f.Flush(c.stdout)
-	case table.Len() == 0:
-		return nil
-	}
-	return table.Flush(c.stdout)
 }
