@@ -14,6 +14,8 @@ import (
 	"github.com/ceph/go-ceph/rados"
 	"github.com/ceph/go-ceph/rbd"
 	"golang.org/x/sync/errgroup"
+
+	"github.com/opt-rbd/opt-rbd/test/lab/directory"
 )
 
 const (
@@ -216,6 +218,9 @@ func (b *bench) fill(dir string) error {
 	if err := clones.Wait(); err != nil {
 		return err
 	}
+	if err := directory.Fill(b.c, "named", named, func(i int) string { return fmt.Sprintf("pvc-%08d", i) }); err != nil {
+		return err
+	}
 	// In the cluster's network, which the threads of librados are born into.
 	return b.c.Do(func() error {
 		conn, err := rados.NewConn()
@@ -229,19 +234,6 @@ func (b *bench) fill(dir string) error {
 			return err
 		}
 		defer conn.Shutdown()
-		io, err := conn.OpenIOContext("named")
-		if err != nil {
-			return err
-		}
-		defer io.Destroy()
-		names := make(map[string][]byte)
-		for i := range named {
-			name, id := fmt.Sprintf("pvc-%08d", i), fmt.Sprintf("%012x", i)
-			names["name_"+name], names["id_"+id] = text(id), text(name)
-		}
-		if err := io.SetOmap("rbd_directory", names); err != nil {
-			return err
-		}
 		long, err := conn.OpenIOContext("detailed")
 		if err != nil {
 			return err
@@ -258,9 +250,4 @@ func (b *bench) fill(dir string) error {
 		}
 		return group.Wait()
 	})
-}
-
-// text is a string as Ceph encodes it.
-func text(s string) []byte {
-	return append([]byte{byte(len(s)), 0, 0, 0}, s...)
 }

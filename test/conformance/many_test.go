@@ -2,11 +2,11 @@ package conformance
 
 import (
 	"fmt"
-	"maps"
 	"testing"
 
-	"github.com/ceph/go-ceph/rados"
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/opt-rbd/opt-rbd/test/lab/directory"
 )
 
 // A list of names takes several requests where there are many. It reads the
@@ -21,34 +21,9 @@ func TestManyNames(t *testing.T) {
 			t.Error(err)
 		}
 	}()
-	text := func(s string) []byte { return append([]byte{byte(len(s)), 0, 0, 0}, s...) }
 	for _, n := range []int{0, 1, 1023, 1024, 1025, 2048, 5000} {
-		names := make(map[string][]byte)
-		for i := range n {
-			// Not in the order that they are made in, and one the beginning of another.
-			name, id := fmt.Sprintf("é-%d", i), fmt.Sprintf("%012x", i)
-			maps.Copy(names, map[string][]byte{"name_" + name: text(id), "id_" + id: text(name)})
-		}
-		// In the cluster's network, which the threads of librados are born into.
-		if err := c.Do(func() error {
-			conn, err := rados.NewConn()
-			if err != nil {
-				return err
-			}
-			defer conn.Shutdown()
-			if err := conn.ReadConfigFile(c.Conf()); err != nil {
-				return err
-			}
-			if err := conn.Connect(); err != nil {
-				return err
-			}
-			io, err := conn.OpenIOContext("many")
-			if err != nil {
-				return err
-			}
-			defer io.Destroy()
-			return io.SetOmap("rbd_directory", names)
-		}); err != nil {
+		// Not in the order that they are made in, and one the beginning of another.
+		if err := directory.Fill(c, "many", n, func(i int) string { return fmt.Sprintf("é-%d", i) }); err != nil {
 			t.Fatal(err)
 		}
 		for _, line := range [][]string{{"ls", "many"}, {"ls", "many", "--format", "json"}} {
