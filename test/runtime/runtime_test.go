@@ -40,6 +40,16 @@ func TestRuntime(t *testing.T) {
 	state, err := os.MkdirTemp("/run", "rt")
 	must(t, err)
 	t.Cleanup(func() {
+		// What conmon starts when a container ends (podman container cleanup) outlives the container: it writes to the
+		// store after that is gone from the list.
+		eventually(t, func() error {
+			for file, b := range processes(t) {
+				if bytes.Contains(b, []byte(state)) {
+					return fmt.Errorf("%s still names %s", file, state)
+				}
+			}
+			return nil
+		})
 		// dockerd leaves the network of --network=host mounted.
 		_ = syscall.Unmount(state+"/exec/netns/default", syscall.MNT_DETACH)
 		_ = syscall.Unmount(state+"/run", syscall.MNT_DETACH)
