@@ -309,6 +309,19 @@ func (c *Cluster) boundRequests() {
 	}
 }
 
+// forgetConnecting leaves out what librados keeps in memory of its way to the
+// monitors ("1/5": what is of level 1 is logged, what is of up to 5 is kept), to
+// be written should the process crash: it costs as much as a thirtieth of a
+// short call. What is logged stays the same; only what the monitors themselves
+// keep of these two options comes too late then.
+func (c *Cluster) forgetConnecting() {
+	for _, option := range []string{"debug_monc", "debug_auth"} {
+		if logged, kept, ok := strings.Cut(c.Config(option), "/"); ok && logged != kept {
+			_ = c.SetConfig(option, logged+"/"+logged)
+		}
+	}
+}
+
 // Connect connects, once.
 func (c *Cluster) Connect() (*rados.Conn, error) {
 	if c.connected {
@@ -321,6 +334,7 @@ func (c *Cluster) Connect() (*rados.Conn, error) {
 		if c.timeout != "" {
 			_ = c.SetConfig("client_mount_timeout", c.timeout)
 		}
+		c.forgetConnecting()
 		err = c.conn.Connect()
 		c.boundRequests()
 	}
