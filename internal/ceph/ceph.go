@@ -40,6 +40,7 @@ type Cluster struct {
 	err       error // why connecting cannot work, known before it is tried
 	words     []string
 	timeout   string // what SetTimeout was given
+	verbose   bool   // see Verbose
 
 	// UserGiven says that the deprecated --user was on the line.
 	UserGiven bool
@@ -88,6 +89,7 @@ func New(argv []string, stdout io.Writer) (*Cluster, []string, error) {
 	if rest, err = c.parseArgv(rest); err != nil {
 		return nil, nil, err
 	}
+	c.showLog()
 	c.err = c.checkKey()
 	c.words = less(argv, rest)
 	return c, rest, nil
@@ -209,7 +211,12 @@ func (c *Cluster) parseArgv(argv []string) ([]string, error) {
 	if first < 0 {
 		return argv, nil
 	}
-	before, argv := argv[:first], argv[first:]
+	rest, err := c.takeOptions(argv[first:])
+	return append(slices.Clone(argv[:first]), rest...), err
+}
+
+// takeOptions lets librados take its options out of argv, as they are.
+func (c *Cluster) takeOptions(argv []string) ([]string, error) {
 	// librados skips the first word.
 	in := make([]*C.char, 0, len(argv)+1)
 	for _, a := range append([]string{"rbd"}, argv...) {
@@ -221,7 +228,7 @@ func (c *Cluster) parseArgv(argv []string) ([]string, error) {
 	if r < 0 {
 		return nil, &errno.Error{Code: syscall.Errno(-r), Line: "couldn't initialize rados!"}
 	}
-	rest := slices.Clone(before)
+	var rest []string
 	for _, a := range out[1:] {
 		if a != nil {
 			rest = append(rest, C.GoString(a))
@@ -260,6 +267,38 @@ func (c *Cluster) HasConfig(option string) bool {
 func (c *Cluster) SetConfig(option, value string) error {
 	return c.conn.SetConfigOption(option, value)
 }
+
+// levels are the options that say how much the parts of a client log ("20/20",
+// or "1/5" where what is of level 1 is logged, and what is of up to 5 is only
+// kept in memory, to be written should the process crash), with the standard.
+var levels = []struct {
+	option string
+	level  int
+}{{"debug_rbd", 0}, {"debug_rados", 0}, {"debug_objecter", 0}, {"debug_ms", 0}, {"debug_monc", 0}, {"debug_auth", 1}}
+
+// showLog does with the log what a program does, unlike a library: it goes to
+// stderr unless the configuration has another place for it. That is so only
+// where somebody wants to see more than the standard, of which stderr has the
+// errors anyway.
+func (c *Cluster) showLog() {
+	if c.verbose {
+		return
+	}
+	for _, l := range levels {
+		logged, _, _ := strings.Cut(c.Config(l.option), "/")
+		if level, err := strconv.Atoi(logged); err == nil && level > l.level {
+			c.verbose = true
+			if _, err := c.takeOptions([]string{"--default-log-to-stderr=true"}); err != nil {
+				// Connected, as the monitors keep the level: it is too late for a default.
+				_ = c.SetConfig("log_to_stderr", "true")
+			}
+			return
+		}
+	}
+}
+
+// Verbose says that there is a log, of which only Shutdown writes the end.
+func (c *Cluster) Verbose() bool { return c.verbose }
 
 // Monitors gives the monitors' addresses that the configuration names in
 // mon_host, for both versions of the messenger protocol.
@@ -309,11 +348,9 @@ func (c *Cluster) boundRequests() {
 	}
 }
 
-// forgetConnecting leaves out what librados keeps in memory of its way to the
-// monitors ("1/5": what is of level 1 is logged, what is of up to 5 is kept), to
-// be written should the process crash: it costs as much as a thirtieth of a
-// short call. What is logged stays the same; only what the monitors themselves
-// keep of these two options comes too late then.
+// forgetConnecting has nothing kept in memory of the way to the monitors, which
+// costs as much as a thirtieth of a short call. What is logged stays the same;
+// only what the monitors themselves keep of these two options comes too late.
 func (c *Cluster) forgetConnecting() {
 	for _, option := range []string{"debug_monc", "debug_auth"} {
 		if logged, kept, ok := strings.Cut(c.Config(option), "/"); ok && logged != kept {
@@ -337,6 +374,7 @@ func (c *Cluster) Connect() (*rados.Conn, error) {
 		c.forgetConnecting()
 		err = c.conn.Connect()
 		c.boundRequests()
+		c.showLog() // the monitors may keep levels, too
 	}
 	if err != nil {
 		return nil, &errno.Error{Code: errno.Code(err), Line: "couldn't connect to the cluster!", Err: fmt.Errorf("%w: %w", ErrConnect, err)}

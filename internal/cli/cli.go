@@ -157,6 +157,8 @@ func run(argv []string, stdout *bufio.Writer, stderr io.Writer) int {
 	code := 0
 	if err != nil {
 		code = fail(err, c, stderr)
+	}
+	if err != nil || cluster.Verbose() {
 		// librados' own last words are written by a thread of its own.
 		cluster.Shutdown()
 	}

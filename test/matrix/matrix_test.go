@@ -68,7 +68,7 @@ func TestReleases(t *testing.T) {
 					t.Log(run, m[0])
 				}
 			}
-			in(test, "-program", program, "-test.run", "^TestGeneralHelp$")
+			in(test, "-program", program, "-test.run", "^Test(GeneralHelp|Log)$")
 		})
 	}
 }
