@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"regexp"
 	"runtime"
 	"strings"
 	"sync"
@@ -104,6 +105,42 @@ const kernelArgs = "console=ttyS0 quiet loglevel=4 panic=-1 net.ifnames=0 mitiga
 
 // start boots the guest from the state that the disk has.
 func (vm *VM) start(ctx context.Context) error {
+	for attempt := 1; ; attempt++ {
+		err := vm.startOnce(ctx)
+		if attempt == 3 || !errors.Is(err, errStuck) {
+			return err
+		}
+		vm.Kill() // nothing has run yet that the disk could miss
+	}
+}
+
+// errStuck says that the guest's kernel has stopped before it started a
+// program. On a busy machine QEMU emulates several CPUs in a way, now and then,
+// that one waits for another for ever.
+var errStuck = errors.New("its kernel hangs")
+
+// watchBoot cancels with errStuck when the kernel says so on the console, of
+// which it reads what comes after from.
+func (vm *VM) watchBoot(ctx context.Context, from int64, cancel context.CancelCauseFunc) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(time.Second):
+		}
+		said, err := io.ReadAll(io.NewSectionReader(vm.console, from, 1<<20))
+		// Process 1, before it is systemd.
+		if err == nil && regexp.MustCompile(`soft lockup - CPU#\d+ stuck for \d+s! \[swapper/0:1\]`).Match(said) {
+			cancel(errStuck)
+		}
+	}
+}
+
+func (vm *VM) startOnce(ctx context.Context) error {
+	from, err := vm.console.Seek(0, io.SeekEnd)
+	if err != nil {
+		return err
+	}
 	host, guest, err := socketPair()
 	if err != nil {
 		return err
@@ -122,11 +159,14 @@ func (vm *VM) start(ctx context.Context) error {
 	vm.qemu, vm.exited = cmd.Process, exited
 	vm.mu.Unlock()
 	guest.Close() // so that the connection ends with QEMU
-	ctx, cancel := context.WithTimeout(ctx, bootTimeout)
-	defer cancel()
+	ctx, stop := context.WithTimeout(ctx, bootTimeout)
+	defer stop()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	go vm.watchBoot(ctx, from, cancel)
 	client, err := agent.Dial(ctx, host)
 	if err != nil {
-		return fmt.Errorf("the node did not come up: %w\nits console: %s", err, vm.Console())
+		return fmt.Errorf("the node did not come up: %w\nits console: %s", errors.Join(err, context.Cause(ctx)), vm.Console())
 	}
 	vm.mu.Lock()
 	vm.client = client
