@@ -18,6 +18,7 @@ import (
 
 	"github.com/ceph/go-ceph/rados"
 	"github.com/ceph/go-ceph/rbd"
+	"golang.org/x/sys/unix"
 
 	"github.com/opt-rbd/opt-rbd/internal/args"
 	"github.com/opt-rbd/opt-rbd/internal/conf"
@@ -82,6 +83,8 @@ func New(argv []string, stdout io.Writer) (*Cluster, []string, error) {
 	if err != nil {
 		return nil, nil, &errno.Error{Code: 1, Line: "couldn't initialize rados!", Err: err}
 	}
+	// It is in argv. librados would read it again with the configuration, and children should not see it.
+	os.Unsetenv("CEPH_ARGS")
 	c := &Cluster{conn: conn, name: e.name, UserGiven: e.user}
 	if err := c.readConfig(e.conf); err != nil {
 		return nil, nil, err
@@ -215,8 +218,64 @@ func (c *Cluster) parseArgv(argv []string) ([]string, error) {
 	return append(slices.Clone(argv[:first]), rest...), err
 }
 
-// takeOptions lets librados take its options out of argv, as they are.
+// takeOptions lets librados take its options out of argv, as they are. Those
+// from the first on that has no value it can have are not taken, nor is that
+// one left: librados has told of it on stderr.
 func (c *Cluster) takeOptions(argv []string) ([]string, error) {
+	rest, r := c.tryOptions(argv)
+	if r >= 0 {
+		return rest, nil
+	}
+	// It does not say how far it came.
+	silence, err := unix.Open(os.DevNull, unix.O_WRONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(silence)
+	stderr, err := unix.FcntlInt(2, unix.F_DUPFD_CLOEXEC, 3)
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(stderr)
+	if err := unix.Dup2(silence, 2); err != nil {
+		return nil, err
+	}
+	for rest = nil; len(argv) > 0; {
+		// With the next word, which may be its value.
+		n := 1
+		if strings.HasPrefix(argv[0], "-") && !strings.Contains(argv[0], "=") {
+			n = min(2, len(argv))
+		}
+		left, r := c.tryOptions(argv[:n])
+		if r < 0 && n == 2 && strings.HasPrefix(argv[1], "-") {
+			// It may be the next one's that is wrong, which then comes by itself.
+			if alone, ok := c.tryOptions(argv[:1]); ok >= 0 {
+				left, r, n = alone, ok, 1
+			}
+		}
+		switch {
+		case argv[0] == "--":
+			rest = append(rest, argv...)
+			argv = nil
+		case r < 0:
+			rest = append(rest, argv[n:]...)
+			argv = nil
+		case len(left) == n: // none of Ceph's
+			rest = append(rest, argv[0])
+			argv = argv[1:]
+		case n == 2 && len(left) == 1 && left[0] == argv[0]: // the next one was
+			rest = append(rest, argv[0])
+			argv = argv[2:]
+		default:
+			argv = argv[n-len(left):]
+		}
+	}
+	return rest, unix.Dup2(stderr, 2)
+}
+
+// tryOptions is takeOptions for options that librados can take; it gives
+// librados' answer.
+func (c *Cluster) tryOptions(argv []string) (rest []string, answer C.int) {
 	// librados skips the first word.
 	in := make([]*C.char, 0, len(argv)+1)
 	for _, a := range append([]string{"rbd"}, argv...) {
@@ -224,13 +283,9 @@ func (c *Cluster) takeOptions(argv []string) ([]string, error) {
 	}
 	// The words that are left point into those that were given.
 	out := make([]*C.char, len(in))
-	r := C.rados_conf_parse_argv_remainder(c.handle(), C.int(len(in)), &in[0], &out[0])
-	if r < 0 {
-		return nil, &errno.Error{Code: syscall.Errno(-r), Line: "couldn't initialize rados!"}
-	}
-	var rest []string
+	answer = C.rados_conf_parse_argv_remainder(c.handle(), C.int(len(in)), &in[0], &out[0])
 	for _, a := range out[1:] {
-		if a != nil {
+		if a != nil && answer >= 0 {
 			rest = append(rest, C.GoString(a))
 		}
 	}
@@ -238,7 +293,7 @@ func (c *Cluster) takeOptions(argv []string) ([]string, error) {
 		wipe(a)
 		C.free(unsafe.Pointer(a))
 	}
-	return rest, nil
+	return rest, answer
 }
 
 func wipe(s *C.char) {
@@ -288,7 +343,7 @@ func (c *Cluster) showLog() {
 		logged, _, _ := strings.Cut(c.Config(l.option), "/")
 		if level, err := strconv.Atoi(logged); err == nil && level > l.level {
 			c.verbose = true
-			if _, err := c.takeOptions([]string{"--default-log-to-stderr=true"}); err != nil {
+			if _, r := c.tryOptions([]string{"--default-log-to-stderr=true"}); r < 0 {
 				// Connected, as the monitors keep the level: it is too late for a default.
 				_ = c.SetConfig("log_to_stderr", "true")
 			}

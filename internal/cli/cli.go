@@ -118,8 +118,6 @@ func (p *patient) Write(data []byte) (int, error) {
 
 func run(argv []string, stdout *bufio.Writer, stderr io.Writer) int {
 	cluster, rest, err := ceph.New(argv, stdout)
-	// What is in it now is known, and children should not see it.
-	os.Unsetenv("CEPH_ARGS")
 	if errors.Is(err, ceph.ErrVersion) {
 		fmt.Fprintln(stdout, ceph.VersionString())
 		return 0

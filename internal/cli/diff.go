@@ -50,12 +50,8 @@ func diff(c *call, image *rbd.Image, f output.Formatter) error {
 	if f != nil {
 		f.OpenArray("extents")
 	}
-	whole := rbd.DisableWholeObject
-	if c.Bool("whole-object") {
-		whole = rbd.EnableWholeObject
-	}
 	if err := image.DiffIterate(rbd.DiffIterateConfig{
-		SnapName: c.String("from-snap"), Length: size, IncludeParent: rbd.IncludeParent, WholeObject: whole,
+		SnapName: c.String("from-snap"), Length: size, IncludeParent: rbd.IncludeParent, WholeObject: wholeObjects(c.Bool("whole-object"), size),
 		Callback: func(offset, length uint64, exists int, _ any) int {
 			if f != nil {
 				f.OpenObject("extent")
@@ -83,4 +79,14 @@ func diff(c *call, image *rbd.Image, f output.Formatter) error {
 		return nil
 	}
 	return table.Flush(c.stdout)
+}
+
+// wholeObjects says whether a diff of an image of so many bytes is to be one of
+// whole objects. Of an image without any librbd of Ceph 16 ends the process
+// when it is to look in the map of objects.
+func wholeObjects(wanted bool, size uint64) rbd.DiffWholeObject {
+	if wanted && size > 0 {
+		return rbd.EnableWholeObject
+	}
+	return rbd.DisableWholeObject
 }

@@ -72,6 +72,8 @@ type measured struct {
 	size     uint64
 	used     uint64
 	err      error
+	skipped  bool // for its error; those after it are measured all the same
+	last     bool // its error, or none, is all that there is to say
 }
 
 // printDiskUsage measures the images, several at a time, and prints them in
@@ -94,7 +96,7 @@ func printDiskUsage(c *call, pool *rados.IOContext, s spec.Spec, f output.Format
 	for i, image := range images {
 		group.Go(func() error {
 			results[i].err = results[i].measure(c, pool, image, s)
-			return nil // those before it are printed all the same
+			return nil // what there is is printed all the same
 		})
 	}
 	_ = group.Wait()
@@ -112,7 +114,7 @@ func printDiskUsage(c *call, pool *rados.IOContext, s spec.Spec, f output.Format
 	for i := range results {
 		m := &results[i]
 		fmt.Fprint(c.stderr, m.warnings.String())
-		if m.err != nil {
+		if m.last {
 			return m.err
 		}
 		for _, row := range m.rows {
@@ -121,6 +123,13 @@ func printDiskUsage(c *call, pool *rados.IOContext, s spec.Spec, f output.Format
 		total.count += m.count
 		total.size += m.size
 		total.used += m.used
+		// That of the last image counts.
+		if total.err = m.err; m.err != nil {
+			printSteps(m.err, c.stderr)
+			if !m.skipped {
+				break
+			}
+		}
 	}
 	if f != nil {
 		f.Close()
@@ -129,15 +138,15 @@ func printDiskUsage(c *call, pool *rados.IOContext, s spec.Spec, f output.Format
 			f.Uint("total_used_size", total.used)
 		}
 		f.Close()
-		return f.Flush(c.stdout)
+		return errors.Join(total.err, f.Flush(c.stdout))
 	}
 	if total.count > 1 {
 		table.Row("<TOTAL>", output.Size(total.size), output.Size(total.used))
 	}
-	if table.Len() == 0 {
+	if table.Len() == 0 && total.err == nil {
 		return nil
 	}
-	return table.Flush(c.stdout)
+	return errors.Join(total.err, table.Flush(c.stdout))
 }
 
 func (u used) write(f output.Formatter, table *output.Table) {
@@ -162,16 +171,17 @@ func (u used) write(f output.Formatter, table *output.Table) {
 func (m *measured) measure(c *call, pool *rados.IOContext, entry librbd.Entry, s spec.Spec) error {
 	name, id := entry.Name, entry.ID
 	image, err := rbd.OpenImageReadOnly(pool, name, rbd.NoSnapshot)
-	if errno.Code(err) == syscall.ENOENT {
-		return nil // removed meanwhile
-	}
 	if err != nil {
+		m.skipped = true
+		if errno.Code(err) == syscall.ENOENT { // removed meanwhile
+			return err
+		}
 		return errno.Wrap(err, "error opening "+name)
 	}
 	defer image.Close()
 	features, err := image.GetFeatures()
 	if err != nil {
-		return err
+		return errno.Wrap(err, "failed to retrieve image features")
 	}
 	if features&rbd.FeatureFastDiff == 0 {
 		fmt.Fprintf(&m.warnings, "warning: fast-diff map is not enabled for %s. operation may be slow.\n", name)
@@ -182,7 +192,8 @@ func (m *measured) measure(c *call, pool *rados.IOContext, entry librbd.Entry, s
 	}
 	snaps, err := snapsWhere(image, func(kind rbd.SnapNamespaceType) bool { return kind == rbd.SnapNamespaceTypeUser })
 	if err != nil {
-		return err
+		m.skipped = true
+		return errno.Wrap(err, "error opening "+name+" snapshots")
 	}
 	from := c.String("from-snap")
 	first := slices.IndexFunc(snaps, func(i rbd.SnapInfo) bool { return i.Name == from })
@@ -191,9 +202,14 @@ func (m *measured) measure(c *call, pool *rados.IOContext, entry librbd.Entry, s
 	// Of a whole pool, an image need not have the snapshot.
 	case from != "" && first < 0, s.Image != "" && s.Snap != "" && last < 0:
 		fmt.Fprintln(&m.warnings, "specified snapshot is not found.")
+		m.last = true
 		return syscall.ENOENT
 	case last >= 0 && last < first:
+		m.last = true
 		return syscall.EINVAL
+	case last >= 0 && last == first:
+		m.last = true
+		return nil
 	}
 	if last >= 0 {
 		snaps = snaps[:last+1]
@@ -245,12 +261,8 @@ func (m *measured) taken(image *rbd.Image, what, from string, size uint64, exact
 	if flags&librbd.FlagFastDiffInvalid != 0 {
 		fmt.Fprintf(&m.warnings, "warning: fast-diff map is invalid for %s. operation may be slow.\n", what)
 	}
-	whole := rbd.EnableWholeObject
-	if exact {
-		whole = rbd.DisableWholeObject
-	}
 	err = image.DiffIterate(rbd.DiffIterateConfig{
-		SnapName: from, Length: size, IncludeParent: rbd.ExcludeParent, WholeObject: whole,
+		SnapName: from, Length: size, IncludeParent: rbd.ExcludeParent, WholeObject: wholeObjects(!exact, size),
 		Callback: func(_, length uint64, exists int, _ any) int {
 			if exists != 0 {
 				taken += length

@@ -287,7 +287,7 @@ func layout(image *rbd.Image, info *rbd.ImageInfo) (period uint64, has func(offs
 	// The map of objects tells it in one request.
 	bits := make([]uint64, (info.Size/period)/64+1)
 	if err := image.DiffIterate(rbd.DiffIterateConfig{
-		Length: info.Size, IncludeParent: rbd.IncludeParent, WholeObject: rbd.EnableWholeObject,
+		Length: info.Size, IncludeParent: rbd.IncludeParent, WholeObject: wholeObjects(true, info.Size),
 		Callback: func(offset, length uint64, exists int, _ any) int {
 			for at := offset / period; exists != 0 && at*period < offset+length; at++ {
 				bits[at/64] |= 1 << (at % 64)
@@ -398,14 +398,10 @@ func writeDiff(c *call, ps *pieces, w io.Writer, what diffOf, progress librbd.Pr
 			return err
 		}
 	}
-	whole := rbd.DisableWholeObject
-	if what.wholeObjects {
-		whole = rbd.EnableWholeObject
-	}
 	err = stream.InOrder(c.concurrency(), func(put func(func() stream.Pending[piece]) error) error {
 		var failed error
 		err := image.DiffIterate(rbd.DiffIterateConfig{
-			SnapName: what.from, Length: size, IncludeParent: rbd.IncludeParent, WholeObject: whole,
+			SnapName: what.from, Length: size, IncludeParent: rbd.IncludeParent, WholeObject: wholeObjects(what.wholeObjects, size),
 			Callback: func(offset, length uint64, exists int, _ any) int {
 				failed = put(func() stream.Pending[piece] {
 					if exists == 0 {
@@ -434,7 +430,7 @@ func writeDiff(c *call, ps *pieces, w io.Writer, what diffOf, progress librbd.Pr
 		return err
 	})
 	if err != nil {
-		return err
+		return errors.Join(err, out.Flush()) // whoever reads it from a pipe gets what there is
 	}
 	if err := out.Write(stream.Record{Tag: stream.End}, nil); err != nil {
 		return err

@@ -152,7 +152,7 @@ func trashList(c *call) error {
 	if err == nil {
 		err = printTrash(c, pool, images, f)
 	}
-	return errno.Wrap(err, "trash list: ")
+	return errno.Wrap(err, "trash list")
 }
 
 func printTrash(c *call, pool *rados.IOContext, images []librbd.Trashed, f output.Formatter) error {
