@@ -92,6 +92,9 @@ func New(argv []string, stdout io.Writer) (*Cluster, []string, error) {
 	if rest, err = c.parseArgv(rest); err != nil {
 		return nil, nil, err
 	}
+	if err := c.dropPrivileges(os.Stderr); err != nil {
+		return nil, nil, err
+	}
 	c.showLog()
 	c.err = c.checkKey()
 	c.words = less(argv, rest)

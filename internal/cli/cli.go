@@ -220,7 +220,8 @@ func fail(err error, c *call, stderr io.Writer) int {
 	printError(err, stderr)
 	if c != nil {
 		for _, h := range hints(c, err) {
-			fmt.Fprintln(stderr, "hint: "+h)
+			// A name may have a newline.
+			fmt.Fprintln(stderr, "hint: "+strings.ReplaceAll(h, "\n", `\n`))
 		}
 	}
 	return int(errno.Code(err))
@@ -280,7 +281,7 @@ func (c *call) operand() string {
 
 // spec joins the options pool, namespace, image and snap with the next operand.
 func (c *call) spec(form spec.Form) (spec.Spec, error) {
-	form.Names = c.names(form.Names)
+	form.Loose = c.names(form.Names) != form.Names
 	options := spec.Spec{Pool: c.String("pool"), Namespace: c.String("namespace"), Image: c.String("image"), Snap: c.String("snap")}
 	s, used, err := form.Read(options, c.Args().Get(c.next))
 	if used {
@@ -311,7 +312,7 @@ func (c *call) specBy(form spec.Form, pool, namespace, name, snap string) (spec.
 }
 
 func (c *call) specBefore(options spec.Spec, form spec.Form, pool, namespace, name, snap string) (spec.Spec, error) {
-	form.Names = c.names(form.Names)
+	form.Loose = c.names(form.Names) != form.Names
 	for option, part := range map[string]*string{
 		pool: &options.Pool, namespace: &options.Namespace, name: &options.Image, snap: &options.Snap,
 	} {

@@ -47,7 +47,8 @@ var copyCommands = []*command{
 			if c.IsSet("snap-id") {
 				snap = spec.MaySnap
 			}
-			return duplicate(c, snap, func(from, to *rados.IOContext, s, d spec.Spec, o *rbd.ImageOptions) error {
+			pool := func(s spec.Spec) (*rados.IOContext, error) { return c.cluster.Pool(s.Pool, s.Namespace) }
+			return duplicate(c, snap, pool, func(from, to *rados.IOContext, s, d spec.Spec, o *rbd.ImageOptions) error {
 				var err error
 				switch {
 				case !c.IsSet("snap-id"):
@@ -74,9 +75,9 @@ var copyCommands = []*command{
 			Long:     featureLegend,
 		},
 		run: func(c *call) error {
-			return duplicate(c, spec.MaySnap, func(_, to *rados.IOContext, s, d spec.Spec, o *rbd.ImageOptions) error {
+			return duplicate(c, spec.MaySnap, c.openSource, func(image *rbd.Image, to *rados.IOContext, _, d spec.Spec, o *rbd.ImageOptions) error {
 				librbd.KeepBuffers()
-				return withSource(c, s, "Image copy", "copy failed", func(image *rbd.Image, p librbd.Progress) error {
+				return change(c, image, "Image copy", "copy failed", func(image *rbd.Image, p librbd.Progress) error {
 					return librbd.Copy(image, to, d.Image, o, c.sparseSize(), p)
 				})
 			})
@@ -92,14 +93,14 @@ var copyCommands = []*command{
 			Long:     featureLegend,
 		},
 		run: func(c *call) error {
-			return duplicate(c, spec.MaySnap, func(_, to *rados.IOContext, s, d spec.Spec, o *rbd.ImageOptions) error {
+			return duplicate(c, spec.MaySnap, c.openSource, func(image *rbd.Image, to *rados.IOContext, _, d spec.Spec, o *rbd.ImageOptions) error {
 				if c.Bool("flatten") {
 					if err := o.SetUint64(librbd.ImageOptionFlatten, 1); err != nil {
 						return err
 					}
 				}
 				librbd.KeepBuffers()
-				return withSource(c, s, "Image deep copy", "deep copy failed", func(image *rbd.Image, p librbd.Progress) error {
+				return change(c, image, "Image deep copy", "deep copy failed", func(image *rbd.Image, p librbd.Progress) error {
 					return librbd.DeepCopy(image, to, d.Image, o, p)
 				})
 			})
@@ -151,8 +152,11 @@ var copyCommands = []*command{
 	},
 }
 
-// duplicate makes a new image of an old one.
-func duplicate(c *call, snap spec.Snap, do func(from, to *rados.IOContext, s, d spec.Spec, o *rbd.ImageOptions) error) error {
+// duplicate makes a new image of an old one. source opens that one, or the pool
+// where it is.
+func duplicate[T any](c *call, snap spec.Snap, source func(spec.Spec) (T, error),
+	do func(from T, to *rados.IOContext, s, d spec.Spec, o *rbd.ImageOptions) error,
+) error {
 	s, err := c.spec(spec.Form{Snap: snap})
 	if err != nil {
 		return err
@@ -166,7 +170,7 @@ func duplicate(c *call, snap spec.Snap, do func(from, to *rados.IOContext, s, d 
 	if err := c.imageOptions(options, false); err != nil {
 		return err
 	}
-	from, err := c.cluster.Pool(s.Pool, s.Namespace)
+	from, err := source(s)
 	if err != nil {
 		return err
 	}
@@ -177,15 +181,6 @@ func duplicate(c *call, snap spec.Snap, do func(from, to *rados.IOContext, s, d 
 	c.making = &making{to, d}
 	defer c.onInterrupt(c.making.String())()
 	return do(from, to, s, d, options)
-}
-
-// withSource does something with an image that it only reads.
-func withSource(c *call, s spec.Spec, operation, failed string, do func(*rbd.Image, librbd.Progress) error) error {
-	image, err := c.open(s, true)
-	if err != nil {
-		return err
-	}
-	return change(c, image, operation, failed, do)
 }
 
 // changeImage does something to an image that takes a while.

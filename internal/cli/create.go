@@ -183,6 +183,9 @@ func (c *call) imageOptions(options *rbd.ImageOptions, withFormat bool) error {
 	if asked {
 		set(rbd.RbdImageOptionFeatures, bitset)
 	}
+	if stripeCount != 0 && uint32(stripeCount) == 0 { // librbd takes 32 bits of it, and divides by them
+		return errno.Errorf(syscall.EINVAL, "stripe count %d is out of range", stripeCount)
+	}
 	if c.IsSet("stripe-unit") || c.IsSet("stripe-count") {
 		set(rbd.RbdImageOptionStripeUnit, stripeUnit)
 		set(rbd.RbdImageOptionStripeCount, stripeCount)

@@ -35,6 +35,9 @@ func (c *call) open(s spec.Spec, readOnly bool) (*rbd.Image, error) {
 	return image, err
 }
 
+// openSource opens an image that is only read.
+func (c *call) openSource(s spec.Spec) (*rbd.Image, error) { return c.open(s, true) }
+
 // openImage is open for an image that may be named by its id, and gives its
 // pool, too.
 func (c *call) openImage(s spec.Spec, id string, readOnly bool) (*rados.IOContext, *rbd.Image, error) {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -85,9 +86,9 @@ var trashCommands = slices.Concat([]*command{
 	},
 }, scheduleGroup([]string{"trash", "purge", "schedule"}, "trash purge schedule", poolOptions, printPurges))
 
-// isPart is a check for a number with a point.
+// isPart is a check for a number with a point, less what Go alone reads as one.
 func isPart(text string) error {
-	if _, err := strconv.ParseFloat(text, 32); err != nil {
+	if _, err := strconv.ParseFloat(text, 32); err != nil || strings.ContainsAny(text, "_xX") {
 		return args.ErrValue
 	}
 	return nil
@@ -273,7 +274,7 @@ func printPurges(c *call, out []byte, refused error) error {
 
 // trashed reads the spec of an image in the trash, whose id is in Image.
 func (c *call) trashed() (spec.Spec, error) {
-	s, err := c.specBy(spec.Form{Kind: "image id", Optional: true}, "pool", "namespace", "image-id", "")
+	s, err := c.specBy(spec.Form{Kind: "image id", Names: spec.New, Anywhere: true, Optional: true}, "pool", "namespace", "image-id", "")
 	if err == nil && s.Image == "" {
 		err = errno.Errorf(syscall.EINVAL, "image id was not specified")
 	}

@@ -89,6 +89,8 @@ type Form struct {
 	Kind     string // what is named, "image" where it is empty
 	Dest     bool   // the second of two specs: errors say "destination"
 	Optional bool   // the name itself may be missing
+	Loose    bool   // Names are not for what is in one spec, only for what each option says
+	Anywhere bool   // nor are there rules for the options for pool and namespace
 }
 
 // Read joins what the options say with an operand. The option for the image
@@ -107,7 +109,11 @@ func (f Form) Read(options Spec, operand string) (s Spec, used bool, err error) 
 		used = true
 	}
 	if text != "" {
-		parsed, err := Parse(text, f.Names)
+		names := f.Names
+		if f.Loose {
+			names = Any
+		}
+		parsed, err := Parse(text, names)
 		if err != nil {
 			return s, used, err
 		}
@@ -137,9 +143,9 @@ func (f Form) check(s Spec) error {
 	switch {
 	case s.Image == "" && !f.Optional:
 		return invalid("%s%s name was not specified", dest, kind)
-	case f.Names == New && strings.ContainsAny(s.Pool, "/@"):
+	case f.Names == New && !f.Anywhere && strings.ContainsAny(s.Pool, "/@"):
 		return invalid("invalid pool name '%s'", s.Pool)
-	case strings.ContainsAny(s.Namespace, "/@"):
+	case !f.Anywhere && strings.ContainsAny(s.Namespace, "/@"):
 		return invalid("invalid namespace name '%s'", s.Namespace)
 	case f.Snap == NoSnap && s.Snap != "":
 		return invalid("%ssnapshot name specified for a command that doesn't use it", dest)
