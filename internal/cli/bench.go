@@ -22,21 +22,23 @@ import (
 	"github.com/opt-rbd/opt-rbd/internal/spec"
 )
 
+var benchOptions = []args.Option{
+	poolOption, namespaceOption, imageOption,
+	{Name: "io-size", Arg: "arg", Help: "IO size (in B/K/M/G/T) [default: 4K]", Check: isA(bytes)},
+	{Name: "io-threads", Arg: "arg", Help: "ios in flight [default: 16]", Check: isA(unsigned32)},
+	{Name: "io-total", Arg: "arg", Help: "total size for IO (in B/K/M/G/T) [default: 1G]", Check: isA(bytes)},
+	{
+		Name: "io-pattern", Arg: "arg", Help: "IO pattern (rand, seq, or full-seq) [default: seq]",
+		Check: oneOf("rand", "seq", "full-seq"),
+	},
+	{Name: "rw-mix-read", Arg: "arg", Help: "read proportion in readwrite (<= 100) [default: 50]", Check: isA(unsigned32)},
+}
+
 var benchCommand = &command{
 	Command: args.Command{
 		Path:     []string{"bench"},
 		Operands: []args.Operand{imageSpec},
-		Options: slices.Concat([]args.Option{
-			poolOption, namespaceOption, imageOption,
-			{Name: "io-size", Arg: "arg", Help: "IO size (in B/K/M/G/T) [default: 4K]", Check: isA(bytes)},
-			{Name: "io-threads", Arg: "arg", Help: "ios in flight [default: 16]", Check: isA(unsigned32)},
-			{Name: "io-total", Arg: "arg", Help: "total size for IO (in B/K/M/G/T) [default: 1G]", Check: isA(bytes)},
-			{
-				Name: "io-pattern", Arg: "arg", Help: "IO pattern (rand, seq, or full-seq) [default: seq]",
-				Check: oneOf("rand", "seq", "full-seq"),
-			},
-			{Name: "rw-mix-read", Arg: "arg", Help: "read proportion in readwrite (<= 100) [default: 50]", Check: isA(unsigned32)},
-		}, since(20, args.Option{
+		Options: slices.Concat(benchOptions, since(20, args.Option{
 			Name: "pattern-byte", Arg: "arg", Check: isA(patternByte),
 			Help: "which byte value to write (integer between 0-255, rand\nor rand-str [default: rand]",
 		}), []args.Option{
@@ -47,7 +49,20 @@ var benchCommand = &command{
 		}),
 		Short: "Simple benchmark.",
 	},
-	run: bench,
+	run: func(c *call) error { return bench(c, c.String("io-type")) },
+}
+
+// benchWriteCommand is what bench was before it could read.
+var benchWriteCommand = &command{
+	Command: args.Command{
+		Path: []string{"bench-write"}, Operands: []args.Operand{imageSpec}, Hidden: true,
+		Options: benchOptions,
+		Short:   "Simple write benchmark. (Deprecated, please use `rbd bench --io-type write` instead.)",
+	},
+	run: func(c *call) error {
+		fmt.Fprintln(c.stderr, "rbd: bench-write is deprecated, use rbd bench --io-type write ...")
+		return bench(c, "write")
+	},
 }
 
 // randomBytes is what patternByte reads where there is no one byte to write.
@@ -71,9 +86,9 @@ type benchmark struct {
 	threads, reads uint64 // requests under way; percent that read where both is done
 }
 
-func bench(c *call) error {
+func bench(c *call, kind string) error {
 	b := benchmark{
-		kind: c.String("io-type"), pattern: cmp.Or(c.String("io-pattern"), "seq"),
+		kind: kind, pattern: cmp.Or(c.String("io-pattern"), "seq"),
 		size: 4 << 10, total: 1 << 30, threads: 16, reads: 50,
 	}
 	if b.kind == "" {

@@ -60,7 +60,7 @@ var allCommands = concat(
 	mirrorImageCommands,
 	scheduleCommands,
 	poolCommands,
-	[]*command{benchCommand, watchCommand},
+	[]*command{benchCommand, benchWriteCommand, watchCommand},
 	perfCommands,
 	configCommands,
 	deviceCommands,
@@ -220,11 +220,20 @@ func fail(err error, c *call, stderr io.Writer) int {
 	printError(err, stderr)
 	if c != nil {
 		for _, h := range hints(c, err) {
-			// A name may have a newline.
-			fmt.Fprintln(stderr, "hint: "+strings.ReplaceAll(h, "\n", `\n`))
+			fmt.Fprintln(stderr, "hint: "+printable(h))
 		}
 	}
 	return int(errno.Code(err))
+}
+
+// printable keeps what is said of a name on one line, whatever the name has.
+func printable(text string) string {
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f {
+			return '?'
+		}
+		return r
+	}, text)
 }
 
 func printError(err error, stderr io.Writer) {

@@ -337,7 +337,12 @@ func exportImage(c *call, image *rbd.Image, info *rbd.ImageInfo, w io.Writer, pr
 			// that there is of it.
 			fmt.Fprintf(c.stderr, "error setting snapshot context: %s\n", errno.Text(errno.Code(err)))
 		}
-		if err := writeDiff(c, ps, w, diffOf{version: 2, from: last, to: name}, func(done, size uint64) {
+		what := diffOf{version: 2, from: last, to: name}
+		out, err := beginDiff(image, w, what)
+		if err != nil {
+			return err
+		}
+		if err := writeDiff(c, ps, out, what, func(done, size uint64) {
 			// The genuine tool counts whole snapshots alone. A bar moves within them, too.
 			if bar && size > 0 {
 				progress(uint64(i)*info.Size+uint64(float64(info.Size)*float64(done)/float64(size)), all*info.Size)
@@ -367,13 +372,12 @@ type diffOf struct {
 	wholeObjects bool
 }
 
-// writeDiff writes a diff of the image of ps, which is set to the snapshot where it
-// ends. Reads run ahead of writes.
-func writeDiff(c *call, ps *pieces, w io.Writer, what diffOf, progress librbd.Progress) error {
-	image := ps.image
+// beginDiff writes what comes before the data in a diff of an image, which is
+// set to the snapshot where it ends.
+func beginDiff(image *rbd.Image, w io.Writer, what diffOf) (*stream.DiffWriter, error) {
 	size, err := image.GetSize()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	out := stream.NewDiffWriter(w, what.version)
 	if librbd.Release >= 18 {
@@ -388,15 +392,26 @@ func writeDiff(c *call, ps *pieces, w io.Writer, what diffOf, progress librbd.Pr
 		if what.version == 2 {
 			protected, err := image.GetSnapshot(what.to).IsProtected()
 			if err != nil {
-				return err
+				return nil, err
 			}
 			header = append(header, stream.Record{Tag: stream.Protected, Protected: protected})
 		}
 	}
 	for _, r := range append(header, stream.Record{Tag: stream.Size, Size: size}) {
 		if err := out.Write(r, nil); err != nil {
-			return err
+			return nil, err
 		}
+	}
+	return out, nil
+}
+
+// writeDiff writes the data of a diff of the image of ps, and the end. Reads
+// run ahead of writes.
+func writeDiff(c *call, ps *pieces, out *stream.DiffWriter, what diffOf, progress librbd.Progress) error {
+	image := ps.image
+	size, err := image.GetSize()
+	if err != nil {
+		return err
 	}
 	err = stream.InOrder(c.concurrency(), func(put func(func() stream.Pending[piece]) error) error {
 		var failed error
@@ -448,7 +463,15 @@ func exportDiff(c *call) error {
 		return errno.Wrap(err, "export-diff error")
 	}
 	what := diffOf{version: 1, from: c.String("from-snap"), to: s.Snap, wholeObjects: c.Bool("whole-object")}
-	err = c.withSteps("Exporting image", sizeOf(image), nil, func(p librbd.Progress) error { return writeDiff(c, &pieces{image: image, most: maxPiece}, f, what, p) })
+	out, err := beginDiff(image, f, what)
+	if err == nil {
+		err = out.Flush() // one that fails is no matter of the progress yet
+	}
+	if err == nil {
+		err = c.withSteps("Exporting image", sizeOf(image), nil, func(p librbd.Progress) error {
+			return writeDiff(c, &pieces{image: image, most: maxPiece}, out, what, p)
+		})
+	}
 	if f != os.Stdout {
 		err = errors.Join(err, f.Close())
 		if err != nil {

@@ -404,7 +404,12 @@ func (i *importing) diffs(image *rbd.Image, progress librbd.Progress) error {
 			err = applyDiff(i.call, image, w, d, func(uint64, uint64) {})
 		}
 		if err = streamError(err); err != nil {
-			return failedTo(err, "import-diff failed: "+errno.Text(errno.Code(err)))
+			text := "import-diff failed: " + errno.Text(errno.Code(err))
+			if !i.Bool("no-progress") {
+				// The genuine tool has a progress of its own for each diff, which never gets further.
+				err = errors.Join(err, &errno.Error{Code: errno.Code(err), Bare: true, Line: "\rImporting image: 0% complete...failed."})
+			}
+			return failedTo(err, text)
 		}
 		progress(n+1, count)
 	}

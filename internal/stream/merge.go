@@ -165,6 +165,9 @@ func Merge(w io.Writer, first, second io.Reader, progress func(done, total uint6
 			return &MergeError{"failed to write merged diff header", err}
 		}
 	}
+	if err := out.Flush(); err != nil {
+		return &MergeError{"failed to write merged diff header", err}
+	}
 	total := 2 * max(f.size, s.size)
 	for !f.ended || !s.ended || f.length > 0 || s.length > 0 {
 		progress(f.offset+s.offset, total)
