@@ -73,6 +73,7 @@ type measured struct {
 	used     uint64
 	err      error
 	skipped  bool // for its error; those after it are measured all the same
+	hasSnap  bool // the one that is asked for
 	last     bool // its error, or none, is all that there is to say
 }
 
@@ -114,6 +115,12 @@ func printDiskUsage(c *call, pool *rados.IOContext, s spec.Spec, f output.Format
 	for i := range results {
 		m := &results[i]
 		fmt.Fprint(c.stderr, m.warnings.String())
+		// Once an image had the snapshot, the genuine tool does not look whether others have it.
+		total.hasSnap = total.hasSnap || m.hasSnap
+		if s.Snap != "" && !total.hasSnap && !m.skipped && m.err == nil {
+			fmt.Fprintln(c.stderr, "specified snapshot is not found.")
+			return syscall.ENOENT
+		}
 		if m.last {
 			return m.err
 		}
@@ -198,9 +205,11 @@ func (m *measured) measure(c *call, pool *rados.IOContext, entry librbd.Entry, s
 	from := c.String("from-snap")
 	first := slices.IndexFunc(snaps, func(i rbd.SnapInfo) bool { return i.Name == from })
 	last := slices.IndexFunc(snaps, func(i rbd.SnapInfo) bool { return i.Name == s.Snap })
+	m.hasSnap = last >= 0
 	switch {
-	// Of a whole pool, an image need not have the snapshot.
-	case from != "" && first < 0, s.Image != "" && s.Snap != "" && last < 0:
+	case s.Image != "" && s.Snap != "" && last < 0:
+		return nil // there is nothing to say of it
+	case from != "" && first < 0:
 		fmt.Fprintln(&m.warnings, "specified snapshot is not found.")
 		m.last = true
 		return syscall.ENOENT

@@ -3,6 +3,7 @@ package cli
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"os"
 	"slices"
@@ -113,6 +114,7 @@ func deviceHints(_ *call, err error) []string {
 func imageHints(c *call, err error) []string {
 	code := errno.Code(err)
 	name := c.cluster.Name()
+	var file *fs.PathError
 	switch {
 	case errors.Is(err, ceph.ErrConnect):
 		return nil
@@ -122,7 +124,7 @@ func imageHints(c *call, err error) []string {
 		return []string{"the cluster left a request without an answer: see \"ceph health detail\"; --timeout SECONDS waits longer, with 0 for ever"}
 	case code == syscall.ESHUTDOWN:
 		return []string{"this client was put on the blocklist: see \"ceph osd blocklist ls\"; what it had open has to be closed before it may come back"}
-	case code == syscall.ENOSPC || code == syscall.EDQUOT:
+	case (code == syscall.ENOSPC || code == syscall.EDQUOT) && !errors.As(err, &file):
 		return []string{"the pool or the cluster is full, or a quota is used up: see \"ceph df\" and \"ceph osd pool get-quota POOL\""}
 	}
 	command := strings.Join(c.line.Command.Path, " ")

@@ -255,7 +255,8 @@ func (i *importing) make(progress librbd.Progress) error {
 	err = i.fill(meta, size, 1<<order, progress)
 	if err != nil {
 		if removing := rbd.RemoveImage(i.pool, i.spec.Image); removing != nil {
-			err = errors.Join(err, errno.Wrap(removing, "the image that is not complete could not be removed"))
+			err = errors.Join(err, &errno.Error{Code: errno.Code(err), Bare: true,
+				Line: "hint: the image that is not complete could not be removed: " + errno.Text(errno.Code(removing))})
 		}
 	}
 	return err

@@ -368,14 +368,14 @@ func (c *call) direction() rbd.MirrorPeerDirection {
 }
 
 // peerAttributes reads what a pool knows of a peer beyond its name. Nothing at
-// all is fine.
+// all is fine, and a nil map.
 func peerAttributes(pool *rados.IOContext, uuid string) (map[string]string, error) {
 	attributes, err := rbd.GetAttributesMirrorPeerSite(pool, uuid)
 	switch code := errno.Code(err); {
 	case err == nil:
 		return attributes, nil
 	case code == syscall.ENOENT:
-		return map[string]string{}, nil
+		return nil, nil
 	case code == syscall.EPERM:
 		return nil, &errno.Error{Code: code, Line: "permission denied attempting to access peer config-key secrets from the monitor", Err: err}
 	case code == syscall.EINVAL:
@@ -658,9 +658,13 @@ func mirrorPeerSet(c *call) error {
 		if failed != nil {
 			return failed
 		}
-		attributes[key] = value
-		if value == "" {
+		switch {
+		case attributes == nil: // as the genuine tool, also by an empty value
+			attributes = map[string]string{key: value}
+		case value == "":
 			delete(attributes, key)
+		default:
+			attributes[key] = value
 		}
 		err = setPeerAttributes(pool, uuid, attributes)
 	}

@@ -292,6 +292,16 @@ func printSchedules(c *call, schedules map[string][]scheduleItem, images bool, f
 	return f.Flush(c.stdout)
 }
 
+// badStatus is the error of an answer of the mgr that cannot be read, or that
+// is none as it has refused.
+func badStatus(refused, err error) error {
+	line := "invalid schedule status JSON received"
+	if refused != nil {
+		line = refused.Error() + "\nrbd: " + line
+	}
+	return &errno.Error{Code: syscall.EBADMSG, Line: line, Err: errors.Join(refused, err)}
+}
+
 // printScheduledImages shows when which image is due. When the manager has
 // refused to say so, that its answer makes no sense is said, too, and gives the
 // exit code, as in the genuine tool.
@@ -303,11 +313,7 @@ func printScheduledImages(c *call, out []byte, refused error) error {
 		} `json:"scheduled_images"`
 	}
 	if err := json.Unmarshal(out, &answer); err != nil {
-		line := "invalid schedule status JSON received"
-		if refused != nil {
-			line = refused.Error() + "\nrbd: " + line
-		}
-		return &errno.Error{Code: syscall.EBADMSG, Line: line, Err: errors.Join(refused, err)}
+		return badStatus(refused, err)
 	}
 	f, err := c.formatter()
 	if err != nil {

@@ -26,7 +26,7 @@ var snapChangeCommands = []*command{
 			Short:    "Remove snapshot limit.",
 		},
 		run: func(c *call) error {
-			return setSnapLimit(c, "removing snapshot limit failed", func() (uint64, error) { return math.MaxUint64, nil })
+			return setSnapLimit(c, "clearing snapshot limit failed", func() (uint64, error) { return math.MaxUint64, nil })
 		},
 	},
 	{

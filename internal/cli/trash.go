@@ -234,9 +234,6 @@ func printTrash(c *call, pool *rados.IOContext, images []librbd.Trashed, f outpu
 
 // printPurges prints when the trash of which pools will be purged next.
 func printPurges(c *call, out []byte, refused error) error {
-	if refused != nil {
-		return refused
-	}
 	var answer struct {
 		Pools []struct {
 			Time      string `json:"schedule_time"`
@@ -246,7 +243,7 @@ func printPurges(c *call, out []byte, refused error) error {
 		} `json:"scheduled"`
 	}
 	if err := json.Unmarshal(out, &answer); err != nil {
-		return &errno.Error{Code: syscall.EBADMSG, Line: "invalid schedule status JSON received", Err: err}
+		return badStatus(refused, err)
 	}
 	f, err := c.formatter()
 	if err != nil {

@@ -20,9 +20,13 @@ func IsZero(p []byte) bool {
 // that begins at p's beginning, and calls do for each in turn with where it
 // begins and ends. A grain of 0 makes all of p one run that is not zeros.
 func Runs(p []byte, grain uint64, do func(begin, end int, zero bool)) {
-	if grain == 0 || grain > uint64(len(p)) {
-		grain = uint64(len(p))
+	if grain == 0 {
+		if len(p) > 0 {
+			do(0, len(p), false)
+		}
+		return
 	}
+	grain = min(grain, uint64(len(p)))
 	for begin := 0; begin < len(p); {
 		end := min(begin+int(grain), len(p))
 		zero := IsZero(p[begin:end])
