@@ -45,6 +45,25 @@ func (c *call) openImage(s spec.Spec, id string, readOnly bool) (*rados.IOContex
 	if err != nil {
 		return nil, nil, err
 	}
+	return c.openIn(pool, s, id, readOnly)
+}
+
+// openToChange is openImage for an image that is changed.
+func (c *call) openToChange(s spec.Spec, id string) (*rados.IOContext, *rbd.Image, error) {
+	return c.openImage(s, id, false)
+}
+
+// openFull is openImage to remove something, which has to work in a pool that
+// is full.
+func (c *call) openFull(s spec.Spec, id string) (*rados.IOContext, *rbd.Image, error) {
+	pool, err := c.fullPool(s)
+	if err != nil {
+		return nil, nil, err
+	}
+	return c.openIn(pool, s, id, false)
+}
+
+func (c *call) openIn(pool *rados.IOContext, s spec.Spec, id string, readOnly bool) (*rados.IOContext, *rbd.Image, error) {
 	name, what := s.Image, s.Image
 	open := rbd.OpenImage
 	switch {

@@ -101,25 +101,29 @@ type listed struct {
 }
 
 // listLong inspects the images, several at a time, and lists them and their
-// snapshots in the order of names. An image that goes away meanwhile is left
-// out.
+// snapshots in the order of names. Of an image that cannot be opened there is a
+// line on stderr; that of the last image counts.
 func listLong(c *call, io *rados.IOContext, images []librbd.Entry, f output.Formatter) error {
 	// Nothing is read from the images.
 	_ = c.cluster.SetConfig("rbd_cache", "false")
-	rows := make([][]listed, len(images))
+	rows, failed := make([][]listed, len(images)), make([]error, len(images))
 	var group errgroup.Group
 	group.SetLimit(c.concurrency())
 	for i, image := range images {
-		group.Go(func() (err error) {
-			rows[i], err = inspect(io, image)
-			if errno.Code(err) == syscall.ENOENT {
-				err = nil
-			}
-			return err
+		group.Go(func() error {
+			rows[i], failed[i] = inspect(io, image)
+			return standsStill(failed[i])
 		})
 	}
 	if err := group.Wait(); err != nil {
 		return err
+	}
+	var last error
+	for _, err := range failed {
+		if last = nil; err != nil {
+			printSteps(err, c.stderr)
+			last = &errno.Error{Code: errno.Code(err), Err: err} // it is printed
+		}
 	}
 	if f != nil {
 		f.OpenArray("images")
@@ -129,7 +133,7 @@ func listLong(c *call, io *rados.IOContext, images []librbd.Entry, f output.Form
 			}
 		}
 		f.Close()
-		return f.Flush(c.stdout)
+		return errors.Join(last, f.Flush(c.stdout))
 	}
 	table := output.NewTable(
 		output.Column{Heading: "NAME"},
@@ -147,13 +151,25 @@ func listLong(c *call, io *rados.IOContext, images []librbd.Entry, f output.Form
 	if len(images) == 0 {
 		return nil
 	}
-	return table.Flush(c.stdout)
+	return errors.Join(last, table.Flush(c.stdout))
+}
+
+// standsStill is the error of a cluster that left a request without an answer:
+// then the next one would wait as long again.
+func standsStill(err error) error {
+	if err != nil && errno.Code(err) == syscall.ETIMEDOUT {
+		return err
+	}
+	return nil
 }
 
 func inspect(io *rados.IOContext, i librbd.Entry) ([]listed, error) {
 	name := i.Name
-	if plain, ok := librbd.ReadPlain(io, i.ID); ok {
-		return []listed{{name: name, id: i.ID, size: plain.Size, format: 2, lock: lockType(plain.Locked, plain.Exclusive)}}, nil
+	// One that is half removed has a name in the list alone.
+	if _, err := io.Stat("rbd_id." + name); err == nil {
+		if plain, ok := librbd.ReadPlain(io, i.ID); ok {
+			return []listed{{name: name, id: i.ID, size: plain.Size, format: 2, lock: lockType(plain.Locked, plain.Exclusive)}}, nil
+		}
 	}
 	image, err := rbd.OpenImageReadOnly(io, name, "")
 	if err != nil {

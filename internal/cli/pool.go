@@ -105,11 +105,11 @@ func poolStats(c *call) error {
 		fmt.Fprintf(c.stdout, " (%d in trash)", trash.images)
 	}
 	fmt.Fprintf(c.stdout, "\nTotal Snapshots: %d", images.snapshots)
-	if trash.snapshots > 0 {
+	if trash.images > 0 {
 		fmt.Fprintf(c.stdout, " (%d in trash)", trash.snapshots)
 	}
 	fmt.Fprintf(c.stdout, "\nProvisioned Size: %s", output.Size(images.provisioned))
-	if trash.provisioned > 0 {
+	if trash.images > 0 {
 		fmt.Fprintf(c.stdout, " (%s in trash)", output.Size(trash.provisioned))
 	}
 	_, err = fmt.Fprintln(c.stdout)

@@ -123,15 +123,11 @@ func snapRemove(c *call) (err error) {
 	}
 	snap := s.Snap
 	s.Snap = ""
-	pool, image, err := c.openImage(s, id, false)
+	_, image, err := c.openFull(s, id)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, image.Close()) }()
-	// Removing has to work in a pool that is full.
-	if err := pool.SetPoolFullTry(); err != nil {
-		return err
-	}
 	var flags uint32
 	if c.Bool("force") {
 		flags = librbd.RemoveForce

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/ceph/go-ceph/rados"
 	"github.com/ceph/go-ceph/rbd"
 
 	"github.com/opt-rbd/opt-rbd/internal/args"
@@ -56,7 +57,7 @@ var snapChangeCommands = []*command{
 			Short:    "Prevent a snapshot from being deleted.",
 		},
 		run: func(c *call) error {
-			return withSnap(c, func(image *rbd.Image, snap string) error {
+			return withSnap(c, c.openToChange, func(image *rbd.Image, snap string) error {
 				if protected, err := image.GetSnapshot(snap).IsProtected(); err == nil && protected {
 					return errno.Errorf(syscall.EBUSY, "snap is already protected")
 				} else if err != nil {
@@ -96,7 +97,7 @@ var snapChangeCommands = []*command{
 			Short:    "Rollback image to snapshot.",
 		},
 		run: func(c *call) error {
-			return withSnap(c, func(image *rbd.Image, snap string) error {
+			return withSnap(c, c.openToChange, func(image *rbd.Image, snap string) error {
 				err := c.withProgress("Rolling back to snapshot", sizeOf(image), func(p librbd.Progress) error { return librbd.Rollback(image, snap, p) })
 				if err == nil {
 					c.changedUnder(image)
@@ -113,7 +114,7 @@ var snapChangeCommands = []*command{
 			Short:    "Allow a snapshot to be deleted.",
 		},
 		run: func(c *call) error {
-			return withSnap(c, func(image *rbd.Image, snap string) error {
+			return withSnap(c, c.openFull, func(image *rbd.Image, snap string) error {
 				if protected, err := image.GetSnapshot(snap).IsProtected(); err == nil && !protected {
 					return errno.Errorf(syscall.EINVAL, "snap is already unprotected")
 				} else if err != nil {
@@ -125,16 +126,18 @@ var snapChangeCommands = []*command{
 	},
 }
 
+type imageOpener func(s spec.Spec, id string) (*rados.IOContext, *rbd.Image, error)
+
 // withSnap does something to a snapshot of an image, which may be named by its
 // id where the command has an option for that.
-func withSnap(c *call, do func(image *rbd.Image, snap string) error) (err error) {
+func withSnap(c *call, open imageOpener, do func(image *rbd.Image, snap string) error) (err error) {
 	s, id, err := c.specOrID(spec.Form{Snap: spec.NeedSnap}, imageTwice)
 	if err != nil {
 		return err
 	}
 	snap := s.Snap
 	s.Snap = ""
-	_, image, err := c.openImage(s, id, false)
+	_, image, err := open(s, id)
 	if err != nil {
 		return err
 	}
@@ -159,15 +162,11 @@ func snapPurge(c *call) (err error) {
 	if err != nil {
 		return err
 	}
-	pool, image, err := c.openImage(s, id, false)
+	_, image, err := c.openFull(s, id)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, image.Close()) }()
-	// Removing has to work in a pool that is full.
-	if err := pool.SetPoolFullTry(); err != nil {
-		return err
-	}
 	progress := c.progress("Removing all snapshots", 0)
 	failed := func(err error) error {
 		progress.Fail()

@@ -14,12 +14,14 @@ struct names {
 	size_t length;
 	unsigned char more; // names come after them
 	size_t old;         // bytes of the object's data: images of the old format
+	unsigned char trash; // there is something in the trash, which may be half removed
 };
 
 // read_names reads the names of a directory that come after one, as many as the
 // OSD gives at once. The first time it asks in the same request for the object's
 // data, and calls the method that librbd calls: for one name, as it takes twice
 // as long for each, but who may not call it may not list.
+// Beside that it asks for one image of the trash.
 static int read_names(rados_ioctx_t io, const char *name, struct names *names) {
 	static const char prefix[] = "name_"; // of keys
 	enum { skip = sizeof prefix - 1, most = 1 << 20 };
@@ -32,7 +34,16 @@ static int read_names(rados_ioctx_t io, const char *name, struct names *names) {
 	char data[1], list[4096];
 	size_t used;
 	int result[3] = {0};
+	rados_read_op_t trash_op = NULL;
+	rados_completion_t trash = NULL;
+	char spec[4096] = {0};
+	size_t spec_used;
+	int trash_result = 0;
 	if (*name == 0) {
+		trash_op = rados_create_read_op();
+		rados_read_op_exec_user_buf(trash_op, "rbd", "trash_list", after_empty_one, sizeof after_empty_one, spec, sizeof spec, &spec_used, &trash_result);
+		rados_aio_create_completion2(NULL, NULL, &trash);
+		rados_aio_read_op_operate(trash_op, io, trash, "rbd_trash", 0);
 		rados_read_op_read(op, 0, sizeof data, data, &names->old, &result[0]);
 		rados_read_op_exec_user_buf(op, "rbd", "dir_list", after_empty_one, sizeof after_empty_one, list, sizeof list, &used, &result[1]);
 	}
@@ -41,6 +52,19 @@ static int read_names(rados_ioctx_t io, const char *name, struct names *names) {
 	int e = rados_read_op_operate(op, io, "rbd_directory", 0);
 	rados_release_read_op(op);
 	free(after);
+	if (trash != NULL) {
+		rados_aio_wait_for_complete(trash);
+		int r = rados_aio_get_return_value(trash);
+		rados_aio_release(trash);
+		rados_release_read_op(trash_op);
+		// A map: how many there are, and then they, which may be too long.
+		if (r == -ERANGE || trash_result == -ERANGE)
+			names->trash = 1;
+		else if (r >= 0)
+			names->trash = spec[0] != 0;
+		else if (r != -ENOENT && r != -EOPNOTSUPP && e >= 0)
+			e = r;
+	}
 	for (int i = 0; i < 3 && e >= 0; i++)
 		e = result[i];
 	FILE *all = NULL;
@@ -112,11 +136,13 @@ func Directory(ioctx *rados.IOContext) ([]Entry, error) {
 	}
 }
 
-var errOld = errors.New("images of the old format")
+// errTrash: what is there can be images that are half removed, which are in the
+// list until they are gone.
+var errOld, errTrash = errors.New("images of the old format"), errors.New("images in the trash")
 
 // Names is Directory without the ids: it reads the keys of a directory, which
 // takes half the time. Where it fails, as it does where there are images of the
-// old format, Directory may do or tell more.
+// old format or there is something in the trash, Directory may do or tell more.
 func Names(ioctx *rados.IOContext) (names []string, err error) {
 	for last, more := "", true; more; last = names[len(names)-1] {
 		var page []string
@@ -142,6 +168,8 @@ func namesAfter(ioctx *rados.IOContext, name string) (names []string, more bool,
 	e := C.read_names(C.rados_ioctx_t(ioctx.Pointer()), after, &page)
 	defer C.free(unsafe.Pointer(page.text))
 	switch {
+	case page.trash != 0:
+		return nil, false, errTrash
 	case e < 0:
 		return nil, false, syscall.Errno(-e)
 	case page.old > 0:
