@@ -3,7 +3,9 @@
 // and long before Go's runtime looks at argv and environment.
 
 #define _GNU_SOURCE
+#include <fcntl.h>
 #include <malloc.h>
+#include <signal.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -87,7 +89,31 @@ static void populate(int argc, char **argv) {
 	madvise((void *)low, stack_pages * page, MADV_POPULATE_WRITE);
 }
 
+// What this process was started with: bit N-1 of a signal N that is ignored,
+// bit N of a descriptor of the first three that is closed. Go's runtime has
+// handlers for all signals, whatever was there, and /dev/null in those places.
+uint64_t opt_rbd_ignored;
+unsigned opt_rbd_closed;
+
+static void look_around(void) {
+	for (int n = 1; n <= 64; n++) {
+		struct sigaction now;
+		if (sigaction(n, NULL, &now) == 0 && now.sa_handler == SIG_IGN)
+			opt_rbd_ignored |= UINT64_C(1) << (n - 1);
+	}
+	for (int n = 0; n < 3; n++)
+		if (fcntl(n, F_GETFD) < 0)
+			opt_rbd_closed |= 1u << n;
+}
+
+// What a signal does to a program that knows nothing of it.
+void opt_rbd_default_signal(int n) {
+	struct sigaction standard = {.sa_handler = SIG_DFL};
+	sigaction(n, &standard, NULL);
+}
+
 static void start(int argc, char **argv, char **envp) {
+	look_around();
 	populate(argc, argv);
 	hide_keys(argc, argv, envp);
 }

@@ -87,6 +87,7 @@ type call struct {
 
 // Main runs argv (without the program's name) and gives the exit code.
 func Main(argv []string) int {
+	ceph.Signals()
 	// Writing to a pipe that nobody reads is no reason to die half-way.
 	signal.Ignore(syscall.SIGPIPE)
 	out := &patient{w: os.Stdout}

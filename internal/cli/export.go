@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/opt-rbd/opt-rbd/internal/args"
+	"github.com/opt-rbd/opt-rbd/internal/ceph"
 	"github.com/opt-rbd/opt-rbd/internal/errno"
 	"github.com/opt-rbd/opt-rbd/internal/librbd"
 	"github.com/opt-rbd/opt-rbd/internal/output"
@@ -69,6 +70,9 @@ func (c *call) path() (string, error) {
 func (c *call) create(path string) (*os.File, error) {
 	if path == "-" {
 		c.stdout.Flush()
+		if ceph.Closed(syscall.Stdout) {
+			return nil, syscall.EBADF
+		}
 		return os.Stdout, nil
 	}
 	return os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)

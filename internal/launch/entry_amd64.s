@@ -1,7 +1,8 @@
 #include "textflag.h"
 
 // opt_rbd_entry is the program's first instruction when it is linked with -E opt_rbd_entry. It asks for the
-// disposition of each signal, notes the ignored ones and goes on to where a Go program starts.
+// disposition of each signal and for the first three descriptors, notes which are ignored and which are closed, and goes
+// on to where a Go program starts.
 TEXT opt_rbd_entry(SB),NOSPLIT|NOFRAME|TOPFRAME,$0
 	SUBQ	$32, SP			// the kernel's struct sigaction
 	XORQ	R12, R12		// bit N-1: signal N is ignored
@@ -25,5 +26,20 @@ done:
 	JLE	next
 	MOVQ	R12, ·inherited(SB)
 	ADDQ	$32, SP
+	XORQ	R12, R12		// bit N: descriptor N is closed
+	XORQ	R13, R13		// N
+descriptor:
+	MOVQ	$72, AX			// fcntl(N, F_GETFD)
+	MOVQ	R13, DI
+	MOVQ	$1, SI
+	SYSCALL
+	CMPQ	AX, $0
+	JGE	open
+	BTSQ	R13, R12
+open:
+	INCQ	R13
+	CMPQ	R13, $3
+	JLT	descriptor
+	MOVQ	R12, ·closed(SB)
 	XORQ	DX, DX			// as the kernel left it
 	JMP	_rt0_amd64_linux(SB)

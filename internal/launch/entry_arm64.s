@@ -25,5 +25,22 @@ done:
 	BLE	next
 	MOVD	R12, ·inherited(SB)
 	ADD	$32, RSP
+	MOVD	$0, R12			// bit N: descriptor N is closed
+	MOVD	$0, R13			// N
+	MOVD	$1, R14			// the bit of N
+descriptor:
+	MOVD	R13, R0			// fcntl(N, F_GETFD)
+	MOVD	$1, R1
+	MOVD	$25, R8
+	SVC
+	CMP	$0, R0
+	BGE	open
+	ORR	R14, R12, R12
+open:
+	LSL	$1, R14, R14
+	ADD	$1, R13, R13
+	CMP	$3, R13
+	BLT	descriptor
+	MOVD	R12, ·closed(SB)
 	MOVD	$0, R0			// as the kernel left it
 	JMP	_rt0_arm64_linux(SB)

@@ -144,6 +144,7 @@ func Exec(payload string, argv, environ []string) error {
 
 func run(file string, argv, environ []string) error {
 	restoreIgnored()
+	restoreClosed()
 	err := syscall.Exec(file, argv, environ)
 	code, hint := exitCannot, ""
 	switch err {

@@ -13,6 +13,19 @@ import (
 // trap ” TERM would run its rbd with other signals than without the launcher.
 var inherited uint64
 
+// closed has bit N set for each of the descriptors 0 to 2 that was closed at the start; it is written as inherited is.
+// Go's runtime opens /dev/null in its place, and an export to it would seem to have been written.
+var closed uint64
+
+// restoreClosed has these descriptors closed again by execve(2).
+func restoreClosed() {
+	for fd := range 3 {
+		if closed&(1<<fd) != 0 {
+			syscall.CloseOnExec(fd)
+		}
+	}
+}
+
 // restoreIgnored ignores the signals again that were ignored at the start.
 func restoreIgnored() {
 	// sigaction(2) as the kernel has it: handler, flags, restorer, mask. All zero but the handler fits every order.

@@ -190,6 +190,18 @@ func TestIgnoredSignals(t *testing.T) {
 	}
 }
 
+// TestClosedDescriptors: what was closed is not /dev/null for the program.
+func TestClosedDescriptors(t *testing.T) {
+	for fd := range 3 {
+		for closed, code := range map[string]int{fmt.Sprintf("%d>&-", fd): 1, "": 0} {
+			cmd := command(t, "sh", "-c", `exec "$@" `+closed, "sh", tools.rbd(), "-c", fmt.Sprintf("[ -e /proc/$$/fd/%d ]", fd))
+			if r := run(t, cmd); r.code != code {
+				t.Errorf("%q: %+v", closed, r)
+			}
+		}
+	}
+}
+
 func TestExitCodes(t *testing.T) {
 	for code := range 256 {
 		if r := run(t, command(t, tools.rbd(), "-c", fmt.Sprintf("exit %d", code))); r != (result{code: code}) {
