@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 
 	"github.com/ceph/go-ceph/rados"
@@ -92,11 +93,12 @@ func printDiskUsage(c *call, pool *rados.IOContext, s spec.Spec, f output.Format
 		}
 	}
 	results := make([]measured, len(images))
+	var done closing
 	var group errgroup.Group
 	group.SetLimit(c.concurrency())
 	for i, image := range images {
 		group.Go(func() error {
-			results[i].err = results[i].measure(c, pool, image, s)
+			results[i].err = results[i].measure(c, &done, pool, image, s)
 			return nil // what there is is printed all the same
 		})
 	}
@@ -175,7 +177,7 @@ func (u used) write(f output.Formatter, table *output.Table) {
 
 // measure measures an image with its snapshots, or the snapshots up to that of
 // s. Each takes up what it has more than the one before it.
-func (m *measured) measure(c *call, pool *rados.IOContext, entry librbd.Entry, s spec.Spec) error {
+func (m *measured) measure(c *call, done *closing, pool *rados.IOContext, entry librbd.Entry, s spec.Spec) error {
 	name, id := entry.Name, entry.ID
 	image, err := rbd.OpenImageReadOnly(pool, name, rbd.NoSnapshot)
 	if err != nil {
@@ -185,7 +187,7 @@ func (m *measured) measure(c *call, pool *rados.IOContext, entry librbd.Entry, s
 		}
 		return errno.Wrap(err, "error opening "+name)
 	}
-	defer image.Close()
+	defer done.add(image)
 	features, err := image.GetFeatures()
 	if err != nil {
 		return errno.Wrap(err, "failed to retrieve image features")
@@ -231,7 +233,8 @@ func (m *measured) measure(c *call, pool *rados.IOContext, entry librbd.Entry, s
 			return errno.Wrap(err, "error opening snapshot "+name+"@"+snap.Name)
 		}
 		taken, err := m.taken(at, name+"@"+snap.Name, from, snap.Size, exact)
-		if err = errors.Join(err, at.Close()); err != nil {
+		done.add(at)
+		if err != nil {
 			return err
 		}
 		from = snap.Name
@@ -259,6 +262,28 @@ func (m *measured) measure(c *call, pool *rados.IOContext, entry librbd.Entry, s
 	}
 	m.rows = append(m.rows, used{name: name, id: id, size: size, used: taken})
 	return nil
+}
+
+// closing closes images some time after they were used, and the last ones not at
+// all, as the process ends: one time in a hundred librbd crashes when it frees an
+// image that it has just compared.
+type closing struct {
+	mu     sync.Mutex
+	images []*rbd.Image
+}
+
+func (l *closing) add(image *rbd.Image) {
+	const kept = 64 // a megabyte or less each
+	l.mu.Lock()
+	l.images = append(l.images, image)
+	var first *rbd.Image
+	if len(l.images) > kept {
+		first, l.images = l.images[0], l.images[1:]
+	}
+	l.mu.Unlock()
+	if first != nil {
+		first.Close() //nolint:errcheck // it was only read
+	}
 }
 
 // taken is what an image takes up that is not in the snapshot from.
