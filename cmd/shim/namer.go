@@ -8,14 +8,15 @@ import (
 )
 
 // name prints what udev's rule makes the links below /dev/rbd from: POOL[/NAMESPACE]/IMAGE[@SNAP] of the device that
-// args name as the kernel does, rbd0 or rbd0p1, without a newline. udev adds the partition. The genuine ceph-rbdnamer
+// args name as the kernel does, rbd0 or rbd0p1, or by its node, without a newline. udev adds the partition. The genuine ceph-rbdnamer
 // is a shell script, and a payload has no shell.
 func name(sys string, args []string) int {
-	if len(args) != 1 {
+	if len(args) == 0 {
 		stderr.print("usage: ceph-rbdnamer rbdN[pM]\n")
 		return 1
 	}
-	id, _, _ := strings.Cut(strings.TrimPrefix(args[0], "rbd"), "p")
+	device := args[0][strings.LastIndexByte(args[0], '/')+1:]
+	id, _, _ := strings.Cut(strings.TrimPrefix(device, "rbd"), "p")
 	read := func(attribute string) (string, error) {
 		b, err := os.ReadFile(sys + "/devices/rbd/" + id + "/" + attribute)
 		return strings.TrimRight(string(b), "\n"), err

@@ -282,7 +282,7 @@ func (l *closing) add(image *rbd.Image) {
 	}
 	l.mu.Unlock()
 	if first != nil {
-		first.Close() //nolint:errcheck // it was only read
+		_ = first.Close() // it was only read
 	}
 }
 

@@ -56,11 +56,12 @@ func (c *Command) Run(args []string) int {
 	if name == "" {
 		name = Table
 	}
-	text, err := os.ReadFile(name)
-	if errors.Is(err, fs.ErrNotExist) {
-		c.warn("no %s", name)
+	// As the genuine script has it; and a pipe would be waited for.
+	if info, err := os.Stat(name); errors.Is(err, fs.ErrNotExist) || err == nil && !info.Mode().IsRegular() {
+		c.warn("no table at %s", name)
 		return 0
 	}
+	text, err := os.ReadFile(name)
 	if err != nil {
 		c.warn("%v", err)
 		return 1

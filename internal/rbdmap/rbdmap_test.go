@@ -135,3 +135,22 @@ func TestUses(t *testing.T) {
 		_ = cmd.Wait()
 	}
 }
+
+// What is no file is no table, for the genuine script as well; a pipe would be
+// waited for.
+func TestNoTable(t *testing.T) {
+	pipe := filepath.Join(t.TempDir(), "pipe")
+	if err := unix.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, table := range []string{t.TempDir(), pipe, "/nosuch"} {
+		t.Setenv("RBDMAPFILE", table)
+		var stderr strings.Builder
+		if code := (&Command{Stdout: &stderr, Stderr: &stderr}).Run([]string{"map"}); code != 0 || !strings.Contains(stderr.String(), "no table at "+table) {
+			t.Errorf("%s: exit code %d, %q", table, code, stderr.String())
+		}
+		if out, err := exec.Command(script, "map").CombinedOutput(); err != nil {
+			t.Errorf("%s: the genuine script: %v: %s", table, err, out)
+		}
+	}
+}
