@@ -760,6 +760,7 @@ func eachMirrored(c *call, verb, done string, do func(image *rbd.Image, primary 
 	}
 	names, err := rbd.GetImageNames(pool)
 	if err != nil && errno.Code(err) != syscall.ENOENT {
+		fmt.Fprintf(c.stdout, "%s 0 mirrored images\n", done)
 		return &errno.Error{Code: errno.Code(err), Line: "failed to list images within pool", Err: err}
 	}
 	var count atomic.Int64
