@@ -25,7 +25,7 @@ var perfCommands = []*command{
 			Operands: []args.Operand{poolSpec},
 			Options: []args.Option{
 				poolOption, namespaceOption,
-				{Name: "iterations", Arg: "arg", Help: "iterations of metric collection [> 0]", Check: between(1, math.MaxUint32)},
+				{Name: "iterations", Arg: "arg", Help: "iterations of metric collection [> 0]", Check: inRange(unsigned32, 1, math.MaxUint32)},
 				{
 					Name: "sort-by", Arg: "arg (=write_ops)",
 					Help:  "sort-by IO metric (write-ops, read-ops,\nwrite-bytes, read-bytes, write-latency,\nread-latency) [default: write-ops]",
@@ -144,7 +144,7 @@ func iostat(c *call) error {
 	if err != nil {
 		return err
 	}
-	iterations := c.number("iterations", unsigned)
+	iterations := c.number("iterations", unsigned32)
 	if f != nil {
 		if iterations > 1 {
 			return errno.Errorf(syscall.EINVAL, "specifing iterations is not valid with formatted output") //nolint:misspell // as the genuine tool spells it
