@@ -273,7 +273,7 @@ type closing struct {
 }
 
 func (l *closing) add(image *rbd.Image) {
-	const kept = 64 // a megabyte or less each
+	const kept = 16 // a megabyte or less each
 	l.mu.Lock()
 	l.images = append(l.images, image)
 	var first *rbd.Image
