@@ -8,8 +8,8 @@ import (
 )
 
 // name prints what udev's rule makes the links below /dev/rbd from: POOL[/NAMESPACE]/IMAGE[@SNAP] of the device that
-// args name as the kernel does, rbd0 or rbd0p1, or by its node, without a newline. udev adds the partition. The genuine ceph-rbdnamer
-// is a shell script, and a payload has no shell.
+// args name as the kernel does, rbd0 or rbd0p1, or by its node, without a newline. udev adds the partition. The genuine
+// ceph-rbdnamer is a shell script, and a payload has no shell.
 func name(sys string, args []string) int {
 	if len(args) == 0 {
 		stderr.print("usage: ceph-rbdnamer rbdN[pM]\n")

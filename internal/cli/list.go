@@ -107,10 +107,13 @@ func listLong(c *call, io *rados.IOContext, images []librbd.Entry, f output.Form
 	// Nothing is read from the images.
 	_ = c.cluster.SetConfig("rbd_cache", "false")
 	rows, failed := make([][]listed, len(images)), make([]error, len(images))
-	var group errgroup.Group
+	group, stood := errgroup.WithContext(c.Context.Context)
 	group.SetLimit(c.concurrency())
 	for i, image := range images {
 		group.Go(func() error {
+			if stood.Err() != nil {
+				return nil
+			}
 			rows[i], failed[i] = inspect(io, image)
 			return standsStill(failed[i])
 		})

@@ -113,6 +113,20 @@ func (s *side) emptyPool() error {
 	return nil
 }
 
+// fresh gives the side an empty pool and an empty folder, and runs lines of the
+// genuine tool there.
+func (s *side) fresh(t *testing.T, lines ...string) {
+	t.Helper()
+	if err := errors.Join(s.emptyFolder(), s.emptyPool()); err != nil {
+		t.Fatal(err)
+	}
+	for _, line := range lines {
+		if r := s.cluster.Rbd(strings.Fields(line)...); r.Code != 0 {
+			t.Fatal(line, ": ", r.Stderr)
+		}
+	}
+}
+
 // vars are what $NAME stands for in a line. The clusters have the same
 // address, so only the keys differ.
 func (s *side) vars() (map[string]string, error) {

@@ -13,15 +13,7 @@ import (
 // genuine tool has it, and whole.
 func TestLog(t *testing.T) {
 	for _, s := range []*side{genuine, ours} {
-		if err := s.emptyFolder(); err != nil {
-			t.Fatal(err)
-		}
-		if err := s.emptyPool(); err != nil {
-			t.Fatal(err)
-		}
-		if r := s.cluster.Rbd("create", "disk", "--size", "1M"); r.Code != 0 {
-			t.Fatal(r.Stderr)
-		}
+		s.fresh(t, "create disk --size 1M")
 		text, err := os.ReadFile(s.cluster.Conf())
 		if err != nil {
 			t.Fatal(err)

@@ -10,15 +10,8 @@ import (
 // would remove it again. It does not keep others out of them.
 func TestHalfRemoved(t *testing.T) {
 	for _, s := range []*side{genuine, ours} {
-		if err := s.emptyPool(); err != nil {
-			t.Fatal(err)
-		}
 		// Many objects, so that the removal lasts.
-		for _, line := range []string{"create a --size 1M", "create x --size 16M --object-size 4K", "create z --size 1M", "bench --io-type write --io-total 8M x"} {
-			if r := s.cluster.Rbd(strings.Fields(line)...); r.Code != 0 {
-				t.Fatal(line, ": ", r.Stderr)
-			}
-		}
+		s.fresh(t, "create a --size 1M", "create x --size 16M --object-size 4K", "create z --size 1M", "bench --io-type write --io-total 8M x")
 		cmd := s.cluster.Command(t.Context(), genuine.program, "rm", "x", "--rbd-concurrent-management-ops=1")
 		stderr, err := cmd.StderrPipe()
 		if err != nil {

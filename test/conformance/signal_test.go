@@ -19,12 +19,7 @@ import (
 // was ignored when the command was started.
 func TestSignals(t *testing.T) {
 	for _, s := range []*side{genuine, ours} {
-		if err := s.emptyPool(); err != nil {
-			t.Fatal(err)
-		}
-		if r := s.cluster.Rbd("create", "disk", "--size", "1M"); r.Code != 0 {
-			t.Fatal(r.Stderr)
-		}
+		s.fresh(t, "create disk --size 1M")
 	}
 	for _, ignored := range []bool{false, true} {
 		for _, name := range []string{"HUP", "INT", "QUIT", "ABRT", "USR1", "USR2", "ALRM", "TERM", "PIPE"} {
@@ -92,17 +87,7 @@ func (s *side) signalled(t *testing.T, name string, ignored bool) (string, error
 
 // What goes to a stdout that is closed is not written.
 func TestClosedStdout(t *testing.T) {
-	if err := ours.emptyPool(); err != nil {
-		t.Fatal(err)
-	}
-	if err := ours.emptyFolder(); err != nil {
-		t.Fatal(err)
-	}
-	for _, line := range []string{"create disk --size 1M", "export-diff disk " + ours.dir + "/diff --no-progress"} {
-		if r := ours.cluster.Rbd(strings.Fields(line)...); r.Code != 0 {
-			t.Fatal(r.Stderr)
-		}
-	}
+	ours.fresh(t, "create disk --size 1M", "export-diff disk "+ours.dir+"/diff --no-progress")
 	for _, line := range []string{"export disk -", "export disk - --export-format 2", "export-diff disk -", "merge-diff diff diff -"} {
 		cmd := ours.cluster.Command(t.Context(), "sh", append([]string{"-c", `exec "$@" >&-`, "sh", ours.program}, strings.Fields(line+" --no-progress")...)...)
 		cmd.Dir, cmd.Stderr = ours.dir, os.Stderr

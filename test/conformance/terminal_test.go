@@ -17,14 +17,7 @@ import (
 // On a terminal a long operation has a bar with rate and time left, which is
 // gone when it ends; all that is left is the genuine tool's last line.
 func TestBarOnTerminal(t *testing.T) {
-	if err := ours.emptyPool(); err != nil {
-		t.Fatal(err)
-	}
-	for _, line := range []string{"create long --size 64M", "bench --io-type write --io-size 4M --io-total 64M --io-pattern seq long"} {
-		if r := ours.cluster.Rbd(strings.Fields(line)...); r.Code != 0 {
-			t.Fatal(line, ": ", r.Stderr)
-		}
-	}
+	ours.fresh(t, "create long --size 64M", "bench --io-type write --io-size 4M --io-total 64M --io-pattern seq long")
 	bar := `\rExporting image +\[=+ *\] \d+% [0-9.]+ MiB of 64 MiB, [0-9.]+ [KM]iB/s, \d+s left`
 	for _, c := range []struct {
 		args string
