@@ -139,7 +139,7 @@ func sysext(t *testing.T, n *node.Node) {
 	n.Shell("dev=$(/usr/bin/rbd map later); test -b $dev; /usr/bin/rbd showmapped | grep later; /usr/bin/rbd unmap later")
 	// Without the privilege to mount, by the payload's own loader.
 	n.Shell("cd /; setpriv --reuid nobody --regid nogroup --clear-groups /usr/bin/rbd --version")
-	if r := n.Run("env", "RBDMAPFILE=/nowhere", "/usr/bin/rbdmap", "map"); r.Code != 0 || r.Stderr != "rbdmap: no /nowhere\n" {
+	if r := n.Run("env", "RBDMAPFILE=/nowhere", "/usr/bin/rbdmap", "map"); r.Code != 0 || r.Stderr != "rbdmap: no table at /nowhere\n" {
 		t.Errorf("%+v", r)
 	}
 	n.Shell(`for u in rbdmap opt-rbd-shutdown; do systemd-analyze verify --man=no /usr/lib/systemd/system/$u.service; done
@@ -196,7 +196,7 @@ func rbdmap(t *testing.T, n *node.Node) {
 	if r := n.Run("/opt/bin/rbdmap"); r.Code != 0 || !strings.HasPrefix(r.Stdout, "Usage: rbdmap ") {
 		t.Errorf("%+v", r)
 	}
-	if r := n.Run("env", "RBDMAPFILE=/nowhere", "/opt/bin/rbdmap", "unmap-all"); r.Code != 0 || r.Stderr != "rbdmap: no /nowhere\n" {
+	if r := n.Run("env", "RBDMAPFILE=/nowhere", "/opt/bin/rbdmap", "unmap-all"); r.Code != 0 || r.Stderr != "rbdmap: no table at /nowhere\n" {
 		t.Errorf("%+v", r)
 	}
 }
