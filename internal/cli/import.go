@@ -161,7 +161,7 @@ func importImage(c *call) error {
 	}
 	i := importing{call: c, pool: pool, spec: s, options: options, version: 1}
 	if c.IsSet("export-format") {
-		i.version = int(c.number("export-format", unsigned))
+		i.version = int(c.number("export-format", bytes))
 	}
 	return errno.Wrap(i.run(path), "import failed")
 }
@@ -541,7 +541,8 @@ type applying struct {
 	to        string
 	protected bool
 	written   uint64 // where what is on its way ends
-	size      uint64
+	at        uint64 // where the last of it begins
+	size      uint64 // of the image
 }
 
 // maxPiece is how many bytes of a diff are in one buffer at most, unless one
@@ -570,6 +571,7 @@ func (a *applying) records() error {
 		if err := a.record(r); err != nil {
 			return err
 		}
+		a.progress(a.at, a.size)
 	}
 }
 
@@ -610,7 +612,7 @@ func (a *applying) record(r stream.Record) error {
 			}
 		}
 		a.written = r.Offset + r.Length
-		a.progress(r.Offset, a.size)
+		a.at = r.Offset
 		if r.Tag == stream.Data {
 			return a.data(r)
 		}
@@ -633,6 +635,8 @@ func (a *applying) data(r stream.Record) error {
 			return streamError(err)
 		}
 		a.w.write(len(buf), r.Offset+at, a.grain, true)
+		a.at = r.Offset + at
+		a.progress(a.at, a.size)
 		at += n
 	}
 	return nil
@@ -699,12 +703,28 @@ func (c *call) importDiff(image *rbd.Image, path string) error {
 		printSteps(err, c.stderr)
 		return err
 	}
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
 	// A pipe may stand still where the image is free.
 	var awaited *rbd.Image
-	if info, err := f.Stat(); err == nil && info.Mode().IsRegular() {
+	if info.Mode().IsRegular() {
 		awaited = image
 	}
-	return c.withSteps("Importing image diff", sizeOf(image), awaited, func(p librbd.Progress) error {
+	size := sizeOf(image)
+	if path != "-" {
+		size = uint64(info.Size())
+	}
+	return c.withSteps("Importing image diff", size, awaited, func(p librbd.Progress) error {
+		if line := p; path != "-" {
+			// How much of the file is read, not which part of the image is written.
+			p = func(_, _ uint64) {
+				if at, err := f.Seek(0, io.SeekCurrent); err == nil {
+					line(uint64(at), size)
+				}
+			}
+		}
 		if err := checkFile(f); err != nil {
 			return streamError(err)
 		}
