@@ -94,15 +94,21 @@ func printDiskUsage(c *call, pool *rados.IOContext, s spec.Spec, f output.Format
 	}
 	results := make([]measured, len(images))
 	var done closing
-	var group errgroup.Group
+	group, stood := errgroup.WithContext(c.Context.Context)
 	group.SetLimit(c.concurrency())
 	for i, image := range images {
 		group.Go(func() error {
+			if stood.Err() != nil {
+				return nil
+			}
 			results[i].err = results[i].measure(c, &done, pool, image, s)
-			return nil // what there is is printed all the same
+			return standsStill(results[i].err)
 		})
 	}
-	_ = group.Wait()
+	if err := group.Wait(); err != nil {
+		printSteps(err, c.stderr)
+		return err
+	}
 
 	table := output.NewTable(
 		output.Column{Heading: "NAME"},

@@ -56,7 +56,7 @@ func TestTimeout(t *testing.T) {
 		during(t, c.Pause, c.Resume, "osd.0", func() {
 			for _, line := range []string{
 				"ls", "ls -l", "info i", "create new --size 1M", "rm gone --no-progress", "import /etc/hosts new --no-progress", "snap create i@t --no-progress",
-				"resize i --size 1G --no-progress", "du i", "lock ls i", "image-meta set i k v", "trash ls", "pool stats", "children i",
+				"resize i --size 1G --no-progress", "du i", "du --rbd-concurrent-management-ops 1", "ls -l --rbd-concurrent-management-ops 1", "lock ls i", "image-meta set i k v", "trash ls", "pool stats", "children i",
 			} {
 				working = append(working, begin(t, c, line+" --timeout 2"))
 			}
