@@ -33,6 +33,7 @@ type completion struct {
 	word    string // what is typed so far
 	pool    string // of the option --pool, may be empty
 	prefix  string // of names, that the word has already
+	option  string // --NAME= where the word is that and a value
 }
 
 // complete prints what the last word could become, a line each: commands,
@@ -81,6 +82,10 @@ func complete(w io.Writer, cluster *ceph.Cluster, words []string) int {
 	case option != "":
 		return c.value(option)
 	case strings.HasPrefix(word, "-"):
+		if name, value, ok := strings.Cut(word, "="); ok && values[name] {
+			c.option, c.word = name+"=", value
+			return c.value(strings.TrimLeft(name, "-"))
+		}
 		c.options(command)
 		return 0
 	}
@@ -112,7 +117,7 @@ func (c *completion) offer(candidates ...string) {
 	slices.Sort(candidates)
 	for _, text := range slices.Compact(candidates) {
 		if text = c.prefix + text; strings.HasPrefix(text, c.word) {
-			fmt.Fprintln(c.w, text)
+			fmt.Fprintln(c.w, c.option+text)
 		}
 	}
 }

@@ -41,7 +41,7 @@ func TestComplete(t *testing.T) {
 		"bash": {"bash", "--norc", "-c", `. "$1/bash-completion/completions/rbd"; COMP_LINE=$2 COMP_POINT=${#2} _opt_rbd; printf '%s\n' "${COMPREPLY[@]}"`},
 		// Of zsh's completion only the calls are caught.
 		"zsh": {"zsh", "-f", "-c", `compadd() { while [[ $1 != -- ]]; do shift; done; shift; print -rl -- "$@" }
-			_files() { print -rl -- * }
+			compset() { before=${(M)words[CURRENT]##${~2}} }; _files() { for file in *; do print -r -- "$before$file"; done }
 			words=("${(@s: :)2}"); CURRENT=${#words}; . "$1/zsh/site-functions/_rbd"`},
 		"fish": {"fish", "--no-config", "-c", `. $argv[1]/fish/vendor_completions.d/rbd.fish; complete -C $argv[2]`},
 	}
@@ -58,6 +58,11 @@ func TestComplete(t *testing.T) {
 		"rbd snap rm disk1@":       {"disk1@monday"},
 		"rbd snap create disk2":    {"disk2@"},
 		"rbd import ba":            {"backup.img"},
+		"rbd import --path=ba":     {"--path=backup.img"},
+		"rbd info --pool=r":        {"--pool=rbd"},
+		"rbd info --image=d":       {"--image=disk1", "--image=disk2"},
+		"rbd info --image=rbd/o":   {"--image=rbd/other"},
+		"rbd ls --format=":         {"--format=json", "--format=plain", "--format=xml"},
 		"rbd info no-such-image":   nil,
 		"rbd info nopool/":         nil,
 		"rbd feature disable x ex": {"exclusive-lock"},
