@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime/debug"
 	"syscall"
 	"time"
 
@@ -34,6 +35,15 @@ func main() {
 		fmt.Fprintln(os.Stderr, "installer:", err)
 		os.Exit(1)
 	}
+}
+
+// version is the commit that the installer was built from, as Go noted it.
+func version() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "unknown"
+	}
+	return info.Main.Version
 }
 
 func app() *cli.App {
@@ -75,7 +85,7 @@ restarted that need not be.
   installer uninstall               take back exactly that
   installer plan --root /mnt/node   the same for files below another folder`,
 		HideHelpCommand: true,
-		HideVersion:     true,
+		Version:         version(),
 		ExitErrHandler:  func(*cli.Context, error) {}, // main says it, once
 		Commands: []*cli.Command{
 			{
