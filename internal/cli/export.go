@@ -20,9 +20,10 @@ import (
 )
 
 var (
-	exportPath         = args.Operand{Name: "path-name", Help: "export file (or '-' for stdout)"}
-	exportPathOption   = args.Option{Name: "path", Arg: "arg", Help: exportPath.Help}
-	exportFormatOption = args.Option{Name: "export-format", Arg: "arg", Help: "format of image file", Check: between(1, 2)}
+	exportPath       = args.Operand{Name: "path-name", Help: "export file (or '-' for stdout)"}
+	exportPathOption = args.Option{Name: "path", Arg: "arg", Help: exportPath.Help}
+	// Read as a number of bytes, as the genuine tool does: "1B" is 1.
+	exportFormatOption = args.Option{Name: "export-format", Arg: "arg", Help: "format of image file", Check: sizeBetween(1, 2)}
 )
 
 var exportCommands = []*command{
@@ -126,7 +127,7 @@ func export(c *call) error {
 		return errno.Wrap(err, "export error")
 	}
 	err = c.withSteps("Exporting image", info.Size, nil, func(p librbd.Progress) error {
-		if c.number("export-format", unsigned) == 2 {
+		if c.number("export-format", bytes) == 2 {
 			err = exportImage(c, image, info, f, p)
 		} else {
 			err = exportPlain(c, image, info, f, p)
