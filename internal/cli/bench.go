@@ -22,7 +22,7 @@ import (
 	"github.com/opt-rbd/opt-rbd/internal/spec"
 )
 
-var benchOptions = []args.Option{
+var benchOptions = slices.Concat([]args.Option{
 	poolOption, namespaceOption, imageOption,
 	{Name: "io-size", Arg: "arg", Help: "IO size (in B/K/M/G/T) [default: 4K]", Check: isA(bytes)},
 	{Name: "io-threads", Arg: "arg", Help: "ios in flight [default: 16]", Check: isA(unsigned32)},
@@ -32,16 +32,16 @@ var benchOptions = []args.Option{
 		Check: oneOf("rand", "seq", "full-seq"),
 	},
 	{Name: "rw-mix-read", Arg: "arg", Help: "read proportion in readwrite (<= 100) [default: 50]", Check: isA(unsigned32)},
-}
+}, since(20, args.Option{
+	Name: "pattern-byte", Arg: "arg", Check: isA(patternByte),
+	Help: "which byte value to write (integer between 0-255, rand\nor rand-str [default: rand]",
+}))
 
 var benchCommand = &command{
 	Command: args.Command{
 		Path:     []string{"bench"},
 		Operands: []args.Operand{imageSpec},
-		Options: slices.Concat(benchOptions, since(20, args.Option{
-			Name: "pattern-byte", Arg: "arg", Check: isA(patternByte),
-			Help: "which byte value to write (integer between 0-255, rand\nor rand-str [default: rand]",
-		}), []args.Option{
+		Options: slices.Concat(benchOptions, []args.Option{
 			{
 				Name: "io-type", Arg: "arg", Required: true, Help: "IO type (read, write, or readwrite(rw))",
 				Check: oneOf("read", "write", "readwrite", "rw"),

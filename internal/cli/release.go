@@ -32,6 +32,7 @@ var changes = []struct {
 	change  func(*args.Command)
 }{
 	{18, "bench", option("io-size", "IO size (in B/K/M/G) (< 4G) [default: 4K]")},
+	{18, "bench-write", option("io-size", "IO size (in B/K/M/G) (< 4G) [default: 4K]")},
 	{18, "deep copy", short("Deep copy (including snapshots) src image to dest.")},
 	{18, "device detach", func(c *args.Command) {
 		c.Operands[0].Help = "image, snapshot, or device specification\n[<pool-name>/[<namespace>/]]<image-name>[@<snap-name>] or <device-path>"

@@ -493,28 +493,3 @@ func sameFile(name string) string {
 	}
 	return ""
 }
-
-// Each command stands in the general help as in the genuine tool's.
-func TestGeneralHelp(t *testing.T) {
-	texts := make(map[string]string)
-	for _, s := range []*side{genuine, ours} {
-		out, err := s.cluster.Command(t.Context(), s.program, "help").Output()
-		if err != nil {
-			t.Fatal(err)
-		}
-		texts[s.name] = string(out)
-	}
-	entry := regexp.MustCompile(`(?m)^    [a-z].*\n( {30}.*\n)*`)
-	entries := entry.FindAllString(texts["ours"], -1)
-	if len(entries) < 17 {
-		t.Errorf("only %d commands are listed", len(entries))
-	}
-	for _, e := range entries {
-		if !strings.Contains(texts["genuine"], "\n"+e) {
-			t.Errorf("not listed so by the genuine tool: %q", e)
-		}
-	}
-	if diff := udiff.Unified("genuine", "ours", entry.ReplaceAllString(texts["genuine"], ""), entry.ReplaceAllString(texts["ours"], "")); diff != "" {
-		t.Error(diff)
-	}
-}

@@ -195,8 +195,6 @@ var normalising = []struct {
 	{regexp.MustCompile(`(?m)^ +\d+ +\d+ +[0-9.e+]+ +[0-9.]+ [KMGTE]?i?B/s\n`), ""},
 	{regexp.MustCompile(`(elapsed: )\d+`), "${1}N"},
 	{regexp.MustCompile(`(ops/sec: |bytes/sec: |(read|write)_(ops|ops/sec|bytes/sec): )(-?nan|inf|[0-9.e+]+)( [KMGTE]?i?B/s)?`), "${1}N"},
-	// Ours has fewer commands yet; TestGeneralHelp looks at the list.
-	{regexp.MustCompile(`(?m)(^  <command>\n)(    .*\n)+`), "$1"},
 	// How often progress is shown depends on the time that things take.
 	{regexp.MustCompile(`(\r[^\r\n]*complete\.\.\.)+(\r[^\r\n]*complete\.\.\.)`), "$2"},
 	{regexp.MustCompile(`[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}`), "UUID"},
