@@ -31,7 +31,7 @@ export ARCH IMAGE_BASE BUILDER
 SYFT := github.com/anchore/syft/cmd/syft@v1.57.0
 
 GO_BUILD := $(TARGET) go build -trimpath -ldflags '-s -w'
-SOURCES := $(shell find cmd internal systemd go.mod go.sum -type f ! -name '*_test.go' 2>/dev/null)
+SOURCES := $(shell find cmd internal share systemd go.mod go.sum -type f ! -name '*_test.go' 2>/dev/null)
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' Makefile
@@ -70,7 +70,7 @@ sysext: payload ## bin/opt-rbd.raw: rbd in /usr/bin by systemd-sysext, instead o
 arm64: # what test/image starts
 	@$(MAKE) --no-print-directory build payload ARCH=arm64
 
-test: build payload sysext arm64 images ## every test, on a real cluster, a real node, a real kubelet
+test: build payload sysext arm64 images ## every test but the long ones, on a real cluster, a real node, a real kubelet
 	go vet -tags $(TAGS) ./...
 	# By itself, in its folder: only so what passes is heard, here how many points of interruption were tried.
 	go -C internal/node test -tags $(TAGS) -timeout 40m

@@ -54,7 +54,7 @@ func app() *cli.App {
 	where := []cli.Flag{
 		&cli.StringFlag{Name: "root", Value: "/", Usage: "folder with the node's files; other than / only files are written, but see --live"},
 		&cli.BoolFlag{Name: "live", Usage: "--root is the running node, in a container: reach its systemd by the sockets there"},
-		&cli.StringFlag{Name: "prefix", Usage: "launcher in PREFIX/bin, payload in PREFIX/rbd", DefaultText: "the one of the installation, else /opt, or /usr/local where /opt is a link into /var"},
+		&cli.StringFlag{Name: "prefix", Usage: "launcher in PREFIX/bin, payload in PREFIX/rbd", DefaultText: "the one of the installation, else /opt, or /usr/local where both are links into /var"},
 		&cli.BoolFlag{Name: "no-restart", Usage: "files only: load, reload and restart nothing"},
 		&cli.DurationFlag{Name: "timeout", Value: 90 * time.Second, Usage: "longest wait for one job of systemd"},
 		&cli.BoolFlag{Name: "quiet", Aliases: []string{"q"}, Usage: "say nothing but errors"},
@@ -73,7 +73,7 @@ func app() *cli.App {
 	app := &cli.App{
 		Name:  "installer",
 		Usage: "put rbd on a node that cannot install packages",
-		Description: `Puts the launcher, its payload and three small settings on a node, and proves
+		Description: `Puts the launcher, its payload and a few small settings on a node, and proves
 that kubelet finds rbd. Nothing is written that is there already, and nothing is
 restarted that need not be.
 

@@ -43,7 +43,7 @@ Sizes are in MiB where no unit is said, or in B, K, M, G, T, P, E, which are pow
 Every option of ceph.conf(5) is an option here as well, with \- or _ between its words.
 .TP
 \fB\-c\fP, \fB\-\-conf\fP \fIfile\fP
-the configuration, else $CEPH_CONF, else /etc/ceph/ceph.conf
+the configuration, else $CEPH_CONF, else /etc/ceph/ceph.conf, ~/.ceph/ceph.conf or ceph.conf in the current folder
 .TP
 \fB\-m\fP, \fB\-\-mon_host\fP \fIaddresses\fP
 the monitors; no file is needed then
@@ -68,7 +68,8 @@ What came with a newer release of Ceph than 16 is there where librbd is of that 
 
 const tail = `.SH EXIT STATUS
 0 when all was done. Otherwise the number of the error, as in errno(3): 2 where something is not there, 16 where it is in use, 17 where it is there already,
-22 where the line asks for what cannot be; 1 where the line cannot be read.
+22 where the line asks for what cannot be; 1 where the line cannot be read. The launcher by which a node runs \fBrbd\fP ends with 127 where nothing is installed, and
+with 126 where what is installed cannot be started.
 .SH MESSAGES
 Lines that begin with \(lqhint:\(rq come after all others, on standard error, where something failed or another client has open what was changed, and say what to do about it.
 On a terminal long work shows a bar with its rate and the time that is left.
@@ -86,6 +87,9 @@ the configuration of the cluster
 .TP
 /etc/ceph/ceph.client.\fIname\fP.keyring
 the key of a client
+.TP
+/etc/opt-rbd/launcher.conf
+what the launcher of a node does otherwise, where there is one
 .SH SEE ALSO
 .BR ceph (8),
 .BR rbdmap (8),

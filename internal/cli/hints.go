@@ -156,8 +156,8 @@ var imageRules = []struct {
 	{syscall.EROFS, nil, lockHints},
 }
 
-// nameHints say what there is where a pool, a namespace, an image or a snapshot
-// is not, and what to do about one that is there already.
+// nameHints say what there is where a pool, a namespace or a snapshot is not,
+// that an image is in the trash, and what to do about one that is there already.
 func nameHints(c *call, err error) []string {
 	var gone *missing
 	switch {

@@ -64,11 +64,9 @@ func errnoOf(err error) syscall.Errno {
 // The words that go to a terminal, in one place. Scripts and other programs
 // match them: they are the genuine tool's, and only hints are our own.
 const (
-	textSysfsWrite  = "sysfs write failed"
-	textUdevWait    = "udev wait failed"
-	textSecret      = "failed to get secret"
-	textSecretEmpty = "warning: secret has length 0"
-	textNoMonitor   = "failed to get mon address (possible ms_mode mismatch)"
+	textSysfsWrite = "sysfs write failed"
+	textUdevWait   = "udev wait failed"
+	textNoMonitor  = "failed to get mon address (possible ms_mode mismatch)"
 )
 
 func textModule(status int) string {

@@ -1,6 +1,8 @@
-// Package librbd has the librbd calls that the commands need and go-ceph
-// lacks: progress callbacks, the flags of creating and removing snapshots,
-// and a few fields of images and snapshots.
+// Package librbd has what the commands need of librbd and go-ceph lacks:
+// progress callbacks, flags and fields that are not bound, what newer releases
+// brought (newer.go), requests that begin and end in C (requests.go), and what
+// is read from a pool's objects because librbd takes longer (directory.go,
+// header.go, children.go).
 //
 // It is no second binding: images and pools are opened with go-ceph, and what
 // go-ceph can do is done there. A function here goes once go-ceph has it.

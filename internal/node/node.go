@@ -1,6 +1,7 @@
 // Package node makes a node able to run rbd and takes that back again: the
 // launcher, the payload, the kernel module, the PATH of systemd's services,
-// the kubelet that has to see it.
+// the kubelet that has to see it, udev's rule and the units for boot and
+// shutdown, on request the man page and completion.
 //
 // Everything is a step that looks, compares, applies and is looked at again.
 // Plan only looks; Install applies what differs and proves it; a second

@@ -3,7 +3,7 @@
 // them, aligned tables, sizes and the progress line.
 //
 // It knows nothing of clusters, images or the command line, links no C and
-// depends on the standard library alone, so that the static launcher can
+// depends on no more than the standard library and golang.org/x/term, so that the static launcher can
 // print the list of mapped devices with it. It is no general encoder either:
 // for anything that Ceph's tools do not print, use encoding/json.
 package output

@@ -232,11 +232,6 @@ func (d *DiffReader) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// Known says whether the tag is one that this package knows.
-func (t Tag) Known() bool {
-	return t == FromSnap || t == ToSnap || t == Protected || t == Size || t == Data || t == Zero || t == End
-}
-
 // CheckError says why a diff cannot be whole.
 type CheckError struct{ Text string }
 

@@ -34,7 +34,7 @@ func main() {
 		rounds   = flag.Int("rounds", 41, "rounds of a row")
 		noDocker = flag.Bool("no-docker", false, "leave out the docker-run wrapper")
 		noNode   = flag.Bool("no-node", false, "leave out map and unmap, which need the node")
-		only     = flag.String("only", "", "measure only the rows of work whose titles have this in them, or with map those of the node")
+		only     = flag.String("only", "", "measure only the rows whose titles have this in them, without docker; map is for those of the node too")
 		readme   = flag.String("readme", "", "write the table between the bench marks of this file too")
 		picture  = flag.String("chart", "", "draw the ratios into this SVG file")
 	)
@@ -57,6 +57,9 @@ func run(ctx context.Context, rounds int, docker, node bool, only, readme, pictu
 	}
 	defer os.RemoveAll(dir)
 
+	if only != "" && readme != "" {
+		return errors.New("-readme is for the whole table: not with -only")
+	}
 	say("a cluster with twenty images")
 	c, err := cluster.New(ctx, cluster.Options{})
 	if err != nil {
@@ -76,21 +79,7 @@ func run(ctx context.Context, rounds int, docker, node bool, only, readme, pictu
 	b := &bench{ctx: ctx, c: c, rounds: rounds, only: only, out: &bytes.Buffer{}}
 	direct, ours, genuine := way{"direct", []string{"bin/payload/usr/bin/rbd"}}, way{"opt-rbd", []string{launcher}}, way{"genuine", []string{"/usr/bin/rbd"}}
 	ways := []way{genuine, ours}
-	if only != "" {
-		b.head()
-		var err error
-		if only == "map" {
-			err = b.node(dir)
-		} else {
-			err = b.work(dir, ways)
-		}
-		fmt.Print(b.out)
-		if err == nil && picture != "" {
-			err = writeChart(picture, b.bars)
-		}
-		return err
-	}
-	if docker {
+	if docker && only == "" {
 		say("a Docker daemon with the ceph-common image")
 		wrapper, stop, err := startDocker(ctx, c, dir)
 		if err != nil {
@@ -101,13 +90,10 @@ func run(ctx context.Context, rounds int, docker, node bool, only, readme, pictu
 	}
 
 	b.head()
-	say("launcher")
 	b.row("launcher alone: `--version`", 1, []way{direct, ours}, "--version")
 	for _, line := range [][]string{{"--version"}, {"showmapped"}, {"unmap", "/dev/null"}, {"ls"}, {"info", "image07"}, {"status", "image07"}} {
-		say("rbd %s", strings.Join(line, " "))
 		b.row("`rbd "+strings.Join(line, " ")+"`", 1, ways, line...)
 	}
-	say("50 at once")
 	b.rounds = max(3, rounds/10)
 	b.row("50 × `rbd ls` at once", 50, ways, "ls")
 	if b.err != nil {
@@ -117,13 +103,16 @@ func run(ctx context.Context, rounds int, docker, node bool, only, readme, pictu
 	if err := b.work(dir, ways); err != nil {
 		return err
 	}
-	if node {
+	if node && (only == "" || only == "map") {
 		say("map and unmap in the node")
 		if err := b.node(dir); err != nil {
 			return err
 		}
 	}
 
+	if b.count == 0 {
+		return fmt.Errorf("no row has %q in its title", only)
+	}
 	table := fmt.Sprintf("Measured on %s: %d cores, %s, %s. Milliseconds, medians; the ratio is to the genuine rbd, round by round.\n\n%s",
 		time.Now().Format("2006-01-02"), runtime.NumCPU(), memory(), version(), b.out)
 	fmt.Print(table)
@@ -150,6 +139,7 @@ type bench struct {
 	rounds int
 	only   string
 	out    *bytes.Buffer
+	count  int // of rows
 	bars   []bar
 	err    error // the first that happened; further rows do nothing
 }
@@ -162,9 +152,10 @@ func (b *bench) head() {
 // row measures one command line, n processes of it at once, in every way and
 // writes a line of the table.
 func (b *bench) row(title string, n int, ways []way, args ...string) {
-	if b.err != nil {
+	if b.err != nil || !strings.Contains(title, b.only) {
 		return
 	}
+	say("%s", title)
 	rounds := b.rounds
 	times := make([][]time.Duration, len(ways))
 	for round := range rounds + 1 { // the first warms up and is not counted
@@ -209,6 +200,7 @@ func (b *bench) write(title string, ways []way, times [][]time.Duration) {
 	}
 	line := fmt.Sprintf("| %s | %s |\n", title, strings.Join(cells, " | "))
 	b.out.WriteString(line)
+	b.count++
 	fmt.Fprint(os.Stderr, line) // what is measured is not lost when a later row fails
 	if ways[0].name == "genuine" {
 		b.bars = append(b.bars, bar{title, median(ratios)})

@@ -43,7 +43,7 @@ func show(ctx context.Context) (err error) {
 		}
 		fmt.Printf("      done in %.1f s\n", time.Since(start).Seconds())
 	}
-	fmt.Printf("\nThe whole story in %s: see README.md for the two commands that put it on a node of yours.\n", time.Since(begin).Round(time.Second))
+	fmt.Printf("\nThe whole story in %s: see README.md for the commands that put it on a node of yours.\n", time.Since(begin).Round(time.Second))
 	return nil
 }
 

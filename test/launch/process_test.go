@@ -180,7 +180,7 @@ func TestInPlace(t *testing.T) {
 	}
 }
 
-// TestIgnoredSignalTakesNoEffect is what the signals of TestInPlace are for.
+// TestIgnoredSignals is what the signals of TestInPlace are for.
 func TestIgnoredSignals(t *testing.T) {
 	for _, signal := range []string{"HUP", "TERM", "PIPE", "USR1"} {
 		cmd := command(t, "env", "--ignore-signal="+signal, tools.rbd(), "-c", "kill -"+signal+" $$; echo alive")
