@@ -18,6 +18,14 @@ import (
 	"github.com/opt-rbd/opt-rbd/internal/output"
 )
 
+var (
+	uuidOperand     = args.Operand{Name: "uuid", Help: "peer uuid"}
+	directionOption = args.Option{
+		Name: "direction", Arg: "arg", Help: "mirroring direction (rx-only, rx-tx)\n[default: rx-tx]",
+		Check: oneOf("rx-only", "rx-tx"),
+	}
+)
+
 var mirrorPeerCommands = []*command{
 	{
 		Command: args.Command{

@@ -21,14 +21,9 @@ import (
 )
 
 var (
-	uuidOperand     = args.Operand{Name: "uuid", Help: "peer uuid"}
-	siteNameOption  = args.Option{Name: "site-name", Arg: "arg", Help: "local site name"}
-	directionOption = args.Option{
-		Name: "direction", Arg: "arg", Help: "mirroring direction (rx-only, rx-tx)\n[default: rx-tx]",
-		Check: oneOf("rx-only", "rx-tx"),
-	}
-	promoteOption = args.Option{Name: "force", Help: "promote even if not cleanly demoted by remote cluster"}
-	verboseOption = args.Option{Name: "verbose", Help: "be verbose"}
+	siteNameOption = args.Option{Name: "site-name", Arg: "arg", Help: "local site name"}
+	promoteOption  = args.Option{Name: "force", Help: "promote even if not cleanly demoted by remote cluster"}
+	verboseOption  = args.Option{Name: "verbose", Help: "be verbose"}
 
 	poolInfoOptions = []args.Option{poolOption, namespaceOption, formatOption, prettyOption}
 )
