@@ -65,11 +65,24 @@ var benchWriteCommand = &command{
 	},
 }
 
+// anyByte is what is written where nothing is said: the lowest byte of a number
+// of the C library's rand(), which the genuine tool of Ceph 16 asks before it
+// has given it a seed. Then it is always the same.
+func anyByte() uint64 {
+	if librbd.Release < 18 {
+		return 'g'
+	}
+	return uint64(rand.N(256))
+}
+
 // randomBytes is what patternByte reads where there is no one byte to write.
 const randomBytes = math.MaxUint8 + 1
 
 func patternByte(text string) (uint64, error) {
-	if text == "rand" || text == "rand-str" {
+	switch text {
+	case "rand":
+		return anyByte(), nil
+	case "rand-str":
 		return randomBytes, nil
 	}
 	n, err := strconv.ParseUint(text, 10, 8)
@@ -160,12 +173,16 @@ func (b *benchmark) run(c *call, image *rbd.Image) error {
 	if err != nil {
 		return bareError(err, "bench failed")
 	}
-	if value := c.number("pattern-byte", patternByte); c.IsSet("pattern-byte") && value != randomBytes {
+	value := anyByte()
+	if c.IsSet("pattern-byte") {
+		value = c.number("pattern-byte", patternByte)
+	}
+	if value == randomBytes {
+		_, _ = rand.NewChaCha8([32]byte{}).Read(written) // it does not fail
+	} else {
 		for i := range written {
 			written[i] = byte(value)
 		}
-	} else {
-		_, _ = rand.NewChaCha8([32]byte{}).Read(written) // it does not fail
 	}
 	read, err := librbd.Buffer(b.size)
 	if err != nil {
@@ -176,6 +193,10 @@ func (b *benchmark) run(c *call, image *rbd.Image) error {
 		return bareError(err, "bench failed")
 	}
 	defer requests.Close()
+	// So that the cache need not wait for the first flush to keep what is written.
+	if err := image.Flush(); err != nil && (b.kind != "read" || errno.Code(err) != syscall.EROFS) {
+		return errors.Join(errno.Wrap(err, "failed to flush"), bareError(err, "bench failed"))
+	}
 	var done counts
 	var offsets []uint64 // where each thread goes on
 	var list []librbd.Request
@@ -217,7 +238,7 @@ func (b *benchmark) run(c *call, image *rbd.Image) error {
 	if err := requests.Wait(); err != nil {
 		return requestFailed(c, err)
 	}
-	if done.writes > 0 {
+	if b.kind != "read" {
 		if err := image.Flush(); err != nil {
 			return bareError(err, "bench failed")
 		}

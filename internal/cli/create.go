@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"math"
@@ -268,7 +269,7 @@ func thicken(c *call, pool *rados.IOContext, name string) (err error) {
 			group.Go(func() error { return librbd.WriteZeroes(image, offset, n) })
 			p(offset+n, stat.Size)
 		}
-		return group.Wait()
+		return cmp.Or(group.Wait(), image.Flush())
 	})
 }
 

@@ -1,12 +1,16 @@
 package cli
 
 import (
+	"encoding/json"
+	"errors"
 	"strconv"
+	"syscall"
 
 	"github.com/ceph/go-ceph/rbd"
 
 	"github.com/opt-rbd/opt-rbd/internal/args"
 	"github.com/opt-rbd/opt-rbd/internal/errno"
+	"github.com/opt-rbd/opt-rbd/internal/librbd"
 	"github.com/opt-rbd/opt-rbd/internal/output"
 	"github.com/opt-rbd/opt-rbd/internal/spec"
 )
@@ -37,8 +41,43 @@ var diffCommand = &command{
 			return err
 		}
 		defer image.Close()
+		if err := comparable(c, image); err != nil {
+			return errors.Join(err, errno.Wrap(err, "diff error"))
+		}
 		return errno.Wrap(diff(c, image, f), "diff error")
 	},
+}
+
+// comparable is an error for an image, or a clone of one, that is being imported
+// by a migration: librbd ends the process where it compares one with its source.
+func comparable(c *call, image *rbd.Image) error {
+	features, err := image.GetFeatures()
+	if err != nil {
+		return err
+	}
+	overlap, err := image.GetOverlap()
+	if err != nil {
+		return err
+	}
+	if features&rbd.FeatureMigrating != 0 && overlap > 0 {
+		text, err := librbd.MigrationSource(image)
+		var source struct {
+			Type string `json:"type"`
+		}
+		if err == nil && json.Unmarshal([]byte(text), &source) == nil && source.Type != "native" {
+			return errno.Errorf(syscall.EOPNOTSUPP, "an image that is being imported cannot be compared: run \"rbd migration execute\" first")
+		}
+	}
+	parent, err := parentOf(image)
+	if err != nil || parent == nil {
+		return err
+	}
+	_, image, err = c.openImage(spec.Spec{Pool: parent.Image.PoolName, Namespace: parent.Image.PoolNamespace}, parent.Image.ImageID, true)
+	if err != nil {
+		return nil //nolint:nilerr // what there is to say of it, librbd does
+	}
+	defer image.Close()
+	return comparable(c, image)
 }
 
 func diff(c *call, image *rbd.Image, f output.Formatter) error {

@@ -50,16 +50,24 @@ func encryptionFormat(c *call) (err error) {
 	if c.String("cipher-alg") == "aes-128" {
 		algorithm = rbd.EncryptionAlgorithmAES128
 	}
+	var passphrase []byte
+	defer func() { clear(passphrase) }()
+	first := librbd.Release < 18 // newer ones open the image before the file
+	if first {
+		if passphrase, err = readPassphrase(path); err != nil {
+			return err
+		}
+	}
 	image, err := c.open(s, false)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, image.Close()) }()
-	passphrase, err := readPassphrase(path)
-	if err != nil {
-		return err
+	if !first {
+		if passphrase, err = readPassphrase(path); err != nil {
+			return err
+		}
 	}
-	defer func() { clear(passphrase) }()
 	var options rbd.EncryptionOptions
 	switch format {
 	case "luks1":

@@ -205,7 +205,7 @@ func writeError(err error, offset uint64) error {
 // exportPlain writes the bytes of an image to a pipe, or to a file that can
 // have holes. Reads run ahead of writes.
 func exportPlain(c *call, image *rbd.Image, info *rbd.ImageInfo, f *os.File, progress librbd.Progress) error {
-	period, has, err := layout(image, info)
+	period, has, err := layout(c, image, info)
 	if err != nil {
 		return err
 	}
@@ -255,7 +255,7 @@ func exportPlain(c *call, image *rbd.Image, info *rbd.ImageInfo, f *os.File, pro
 
 // layout says in which pieces an image is best read, and which of them have
 // data as far as is known without reading them.
-func layout(image *rbd.Image, info *rbd.ImageInfo) (period uint64, has func(offset uint64) bool, err error) {
+func layout(c *call, image *rbd.Image, info *rbd.ImageInfo) (period uint64, has func(offset uint64) bool, err error) {
 	stripes, err := image.GetStripeCount()
 	if err != nil {
 		return 0, nil, err
@@ -270,7 +270,8 @@ func layout(image *rbd.Image, info *rbd.ImageInfo) (period uint64, has func(offs
 	if err != nil {
 		return 0, nil, err
 	}
-	if stripes > 1 || features&rbd.FeatureFastDiff == 0 || flags&(librbd.FlagFastDiffInvalid|librbd.FlagObjectMapInvalid) != 0 {
+	if stripes > 1 || features&rbd.FeatureFastDiff == 0 || flags&(librbd.FlagFastDiffInvalid|librbd.FlagObjectMapInvalid) != 0 ||
+		comparable(c, image) != nil {
 		return period, all, nil
 	}
 	// The map of objects tells it in one request.
@@ -294,6 +295,9 @@ func layout(image *rbd.Image, info *rbd.ImageInfo) (period uint64, has func(offs
 
 // exportImage writes an image with its properties and snapshots.
 func exportImage(c *call, image *rbd.Image, info *rbd.ImageInfo, w io.Writer, progress librbd.Progress) error {
+	if err := comparable(c, image); err != nil {
+		return err
+	}
 	h := stream.Header{Properties: make(map[stream.Property]uint64)}
 	h.Properties[stream.Order] = uint64(info.Order)
 	for property, get := range map[stream.Property]func() (uint64, error){

@@ -34,6 +34,9 @@ func exportDiff(c *call) error {
 	if err != nil {
 		return err
 	}
+	if err := comparable(c, image); err != nil {
+		return errors.Join(err, errno.Wrap(err, "export-diff error"))
+	}
 	f, err := c.create(path)
 	if err != nil {
 		return errno.Wrap(err, "export-diff error")

@@ -323,7 +323,11 @@ func groupImageList(c *call) error {
 	if err != nil {
 		return err
 	}
-	images, err := rbd.GroupImageList(pool, s.Image)
+	conn, err := c.cluster.Connect()
+	if err != nil {
+		return err
+	}
+	images, err := librbd.GroupImages(conn, pool, s.Image)
 	if err != nil && errno.Code(err) != syscall.ENOENT {
 		return silent(err)
 	}

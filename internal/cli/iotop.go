@@ -66,7 +66,9 @@ func iotop(c *call) (err error) {
 		select {
 		case key, more := <-keys:
 			switch {
-			case !more, key == "q", key == "\x03": // in raw mode Ctrl-C is a key
+			case !more:
+				keys = nil // it goes on without
+			case key == "q", key == "\x03": // in raw mode Ctrl-C is a key
 				return nil
 			case key == "<", key == "\x1b[D":
 				top.sortBy = max(top.sortBy-1, 0)

@@ -196,11 +196,15 @@ func printStats(c *call, f output.Formatter, asked string, stats []imageStats) e
 	}
 	columns := []output.Column{{Heading: "NAME"}}
 	for _, heading := range []string{"WR", "RD", "WR_BYTES", "RD_BYTES", "WR_LAT", "RD_LAT"} {
-		columns = append(columns, output.Column{Heading: heading, Head: output.Right, Cells: output.Right})
+		columns = append(columns, output.Column{Heading: heading + " ", Head: output.Right, Cells: output.Right})
 	}
 	table := output.NewTable(columns...)
 	for _, i := range stats {
-		table.Row(append([]string{i.name(asked)}, i.texts()...)...)
+		cells := []string{i.name(asked)}
+		for _, text := range i.texts() {
+			cells = append(cells, text+" ") // the genuine tool has it so, at the end of the line too
+		}
+		table.Row(cells...)
 	}
 	if err := table.Flush(c.stdout); err != nil {
 		return err

@@ -66,16 +66,21 @@ func removeError(c *call, pool *rados.IOContext, name string, err error) error {
 			&errno.Error{Code: code, Bare: true, Line: stillWatched},
 		)
 	case code == syscall.EMLINK:
-		line := "error: image belongs to a group"
-		if group := groupSpec(c, pool, name); group != "" {
-			line += " " + group
-		}
-		return errors.Join(
-			errno.Errorf(code, "%s", line),
-			&errno.Error{Code: code, Bare: true, Line: "Remove the image from the group and try again."},
-		)
+		return inGroup(groupSpec(c, pool, name))
 	}
 	return errno.Wrap(err, "delete error")
+}
+
+// inGroup is the error of an image that a group has, whose name may be empty.
+func inGroup(group string) error {
+	line := "error: image belongs to a group"
+	if group != "" {
+		line += " " + group
+	}
+	return errors.Join(
+		errno.Errorf(syscall.EMLINK, "%s", line),
+		&errno.Error{Code: syscall.EMLINK, Bare: true, Line: "Remove the image from the group and try again."},
+	)
 }
 
 func hasSnaps(pool *rados.IOContext, name string) bool {

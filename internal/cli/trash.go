@@ -109,14 +109,16 @@ func trashMove(c *call) error {
 		if at, err = date(c.String("expires-at"), now); err != nil {
 			return err
 		}
-		if protect = at.Sub(now); protect < 0 {
-			return errno.Errorf(syscall.EINVAL, "cannot use a date in the past as an expiration date")
-		}
+		protect = at.Sub(now)
 	}
 	if librbd.Release >= 18 && c.IsSet("expires-at") && c.String("expires-at") != "now" {
 		fmt.Fprintf(c.stdout, "rbd: image %s will expire at %s\n", s.Image, at.Local().Format("2006-01-02T15:04:05.000000-0700"))
 	}
-	return errno.Wrap(librbd.MoveToTrash(pool, s.Image, protect), "deferred delete error")
+	err = librbd.MoveToTrash(pool, s.Image, protect)
+	if errno.Code(err) == syscall.EMLINK && librbd.Release >= 20 {
+		return inGroup("")
+	}
+	return errno.Wrap(err, "deferred delete error")
 }
 
 // trashSource is what a list calls who moved an image to the trash.

@@ -43,11 +43,12 @@ type Trashed struct {
 	Protected int64 // until when
 }
 
-// MoveToTrash moves an image to the trash, where it is protected for a time.
+// MoveToTrash moves an image to the trash, where it is protected for a time. A
+// negative one wraps at 2^32 seconds, as it does for the genuine tool.
 func MoveToTrash(ioctx *rados.IOContext, name string, protect time.Duration) error {
 	cname := C.CString(name)
 	defer C.free(unsafe.Pointer(cname))
-	return result(C.rbd_trash_move(C.rados_ioctx_t(ioctx.Pointer()), cname, C.uint64_t(protect/time.Second)))
+	return result(C.rbd_trash_move(C.rados_ioctx_t(ioctx.Pointer()), cname, C.uint64_t(uint32(int64(protect/time.Second)))))
 }
 
 // Trash lists the images in the trash of a pool, by their ids.

@@ -11,7 +11,8 @@ import (
 // have numbers, which both tools wait for; they are never the same.
 func testPerf(t *testing.T) {
 	number := regexp.MustCompile(`[0-9][0-9.e+]*( ?[kKMGT]i?B?| B| ns| us| ms| s)?(/s)?`)
-	spaces := regexp.MustCompile(` +`)
+	// A column is as wide as its widest number: how many spaces are between columns says nothing, one or more does.
+	spaces := regexp.MustCompile(` {2,}`)
 	g, o := both(t, func(s *side) (all answer, err error) {
 		if err := s.emptyPool(); err != nil {
 			return all, err
@@ -44,7 +45,7 @@ func testPerf(t *testing.T) {
 			if !strings.Contains(a.stdout, "busy") {
 				t.Errorf("%s %s: no numbers: %s", s.program, line, a.stdout)
 			}
-			all.stdout += spaces.ReplaceAllString(number.ReplaceAllString(a.stdout, "N"), " ")
+			all.stdout += spaces.ReplaceAllString(number.ReplaceAllString(a.stdout, "N"), "  ")
 		}
 		if s.program == genuine.program {
 			return all, nil

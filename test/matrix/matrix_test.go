@@ -22,7 +22,7 @@ var releases = map[string]string{"18": "trixie", "20": "sid"}
 // capabilities asks for takes both tools as long as their time limits; and the
 // genuine tool hangs at times in what encryption asks it.
 const files = "^(bench_write|cache|completion|copy|create|device|diff|disk_usage|empty|export|feature|group|help|image|import|journal|kubelet|lock|ls|meta|" +
-	"migration|mirror_peer|mirror_pool|named|namespace|object_map|odd_spec|old_format|pool|snap|snap_change|sparse_size|trash)$"
+	"migration|migration_import|mirror_peer|mirror_pool|named|namespace|object_map|odd_spec|old_format|pool|snap|snap_change|sparse_size|trash)$"
 
 // shell binds and runs; its words are data.
 const shell = `mount --bind "$1/usr" /usr; shift; exec "$@"`
