@@ -1,13 +1,20 @@
 package node
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"maps"
+	"os"
 	"path"
 	"slices"
+	"strconv"
 	"strings"
+	"unicode/utf8"
+
+	"golang.org/x/sys/unix"
 )
 
 // defaultPath is systemd's own PATH for services where neither
@@ -22,19 +29,73 @@ var configFolders = []string{"/etc/systemd", "/run/systemd", "/usr/local/lib/sys
 // managerFile is what the installer puts among them.
 const managerFile = "/etc/systemd/system.conf.d/50-opt-rbd.conf"
 
-// A setting is a PATH that a configuration file gives to all services.
+// A setting is what a configuration file has to do with the PATH of all
+// services.
 type setting struct {
-	path string // as it is written there, specifiers and all
+	path string // as it is written there, specifiers and all; empty for systemd's own
 	file string
+	stop error // why systemd reads neither the rest of this file nor any after it
+}
+
+// beats says how a file keeps the installer's own from giving all services a
+// folder, "" where it does not.
+func (s setting) beats(dir string) string {
+	ours := path.Base(managerFile)
+	switch {
+	case s.stop != nil:
+		return fmt.Sprintf("%s %v: systemd reads nothing after it, nor %s: mend it or move it away", s.file, s.stop, ours)
+	case s.file == "" || inPath(cmp.Or(s.path, defaultPath), dir):
+		return ""
+	case s.path == "":
+		return fmt.Sprintf("%s takes PATH back after %s and beats it: set PATH with %s there", s.file, ours, dir)
+	}
+	return fmt.Sprintf("%s sets PATH after %s and beats it: add :%s there", s.file, ours, dir)
 }
 
 // managerPaths returns the PATH that holds without the installer's own file,
-// and the one that is read after it and beats it; either may be empty.
+// and the one that is read after it and beats it; either may be empty. after
+// may also be a file before ours at which systemd stops.
 //
-// system.conf comes first, then the drop-ins of all folders by name, a name
-// in a folder of higher priority hiding the same name in the others. The
-// assignments of DefaultEnvironment= add up, an empty one forgets them.
+// The assignments of DefaultEnvironment= add up, an empty one forgets them.
 func managerPaths(t *tree) (base, after setting, err error) {
+	files, err := managerFiles(t)
+	if err != nil {
+		return base, after, err
+	}
+	for _, name := range files {
+		late := strings.HasSuffix(path.Dir(name), ".d") && path.Base(name) > path.Base(managerFile)
+		text, err := readSettings(t, name)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // a link to nowhere hides the name
+		}
+		if errors.Is(err, fs.ErrPermission) {
+			return base, after, named(name, err)
+		}
+		value, set := "", false
+		if err == nil {
+			value, set, err = lastPath(text, base.path)
+		}
+		if set {
+			base = setting{path: value, file: name}
+		}
+		if set && late {
+			after = base
+		}
+		if err != nil {
+			if !late {
+				after = setting{file: name, stop: err}
+			}
+			break
+		}
+	}
+	return base, after, nil
+}
+
+// managerFiles returns the configuration files of systemd but for ours in the
+// order in which it reads them: the first system.conf that there is, then the
+// drop-ins of all folders by name, a name in a folder of higher priority hiding
+// the same name in the others.
+func managerFiles(t *tree) ([]string, error) {
 	var files []string
 	for _, dir := range configFolders {
 		name := path.Join(dir, "system.conf")
@@ -45,129 +106,180 @@ func managerPaths(t *tree) (base, after setting, err error) {
 	}
 	dropIns := map[string]string{}
 	for _, dir := range configFolders {
-		names, err := t.list(path.Join(dir, "system.conf.d"))
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return base, after, named(dir, err)
+		dir = path.Join(dir, "system.conf.d")
+		names, err := t.list(dir)
+		if errors.Is(err, fs.ErrPermission) {
+			return nil, named(dir, err)
+		}
+		if err != nil {
+			continue // systemd passes over what is no folder
 		}
 		for _, name := range names {
-			if path.Ext(name) == ".conf" && dropIns[name] == "" {
-				dropIns[name] = path.Join(dir, "system.conf.d", name)
+			if path.Ext(name) == ".conf" && name[0] != '.' && dropIns[name] == "" {
+				dropIns[name] = path.Join(dir, name)
 			}
 		}
 	}
-	ours := path.Base(managerFile)
+	delete(dropIns, path.Base(managerFile))
 	for _, name := range slices.Sorted(maps.Keys(dropIns)) {
-		if name != ours {
-			files = append(files, dropIns[name])
-		}
+		files = append(files, dropIns[name])
 	}
-	for _, name := range files {
-		data, err := t.read(name)
-		if err != nil {
-			continue // a link to /dev/null or to nowhere: systemd reads nothing there either
-		}
-		value, set := lastPath(string(data), base.path)
-		if !set {
-			continue
-		}
-		base = setting{value, name}
-		if path.Base(name) > ours && path.Base(name) != "system.conf" {
-			after = base
-		}
-	}
-	return base, after, nil
+	return files, nil
 }
 
+// readSettings returns the content of a configuration file. It does not wait
+// for the other end of a pipe.
+func readSettings(t *tree, name string) (string, error) {
+	rel, err := t.resolve(name, true)
+	if err != nil {
+		return "", err
+	}
+	f, err := t.root.OpenFile(rel, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	switch {
+	case err != nil:
+		return "", err
+	case info.Mode()&fs.ModeCharDevice != 0:
+		return "", nil // a link to /dev/null hides the name
+	case !info.Mode().IsRegular():
+		return "", errors.New("is not a regular file")
+	}
+	text, err := io.ReadAll(f)
+	return string(text), err
+}
+
+// What is blank to systemd, and what ends a line: also CR and NUL, and two
+// different ones together are one end.
+const blanks = " \t\n\r"
+
+var lineEnds = strings.NewReplacer("\r\n", "\n", "\n\r", "\n", "\r", "\n", "\x00", "\n")
+
 // lastPath reads one configuration file after others said path. It says
-// whether this one has a say.
-func lastPath(text, before string) (value string, set bool) {
+// whether this one has a say, and why systemd stops reading in it. What comes
+// before that place holds.
+func lastPath(text, before string) (value string, set bool, stop error) {
 	value = before
 	section := ""
 	for _, line := range logicalLines(text) {
-		if strings.HasPrefix(line, "[") {
-			section = line
+		if !utf8.ValidString(line) {
+			return value, set, errors.New("is not UTF-8")
+		}
+		if line[0] == '[' {
+			if section = line; !strings.HasSuffix(line, "]") {
+				return value, set, fmt.Errorf("has the line %q, a section without its end", line)
+			}
 			continue
 		}
 		key, val, ok := strings.Cut(line, "=")
-		if section != "[Manager]" || !ok || strings.TrimSpace(key) != "DefaultEnvironment" {
+		if section != "[Manager]" || !ok || strings.Trim(key, blanks) != "DefaultEnvironment" {
 			continue
 		}
-		if val = strings.TrimSpace(val); val == "" {
+		if val = strings.Trim(val, blanks); val == "" {
 			value, set = "", true
 		}
 		for _, word := range splitWords(val) {
-			if p, ok := strings.CutPrefix(word, "PATH="); ok {
+			if p, ok := strings.CutPrefix(word, "PATH="); ok && utf8.ValidString(p) {
 				value, set = p, true
 			}
 		}
 	}
-	return value, set
+	return value, set, nil
 }
 
 // logicalLines returns the lines of a systemd file without comments, those
-// that end in a backslash joined with the next (systemd.syntax(7)).
+// that end in a backslash joined with the next (systemd.syntax(7)). Two
+// backslashes at the end are none.
 func logicalLines(text string) []string {
 	var lines []string
 	joined := ""
-	for line := range strings.Lines(text) {
-		line = strings.TrimSpace(line)
-		if strings.HasPrefix(line, "#") || strings.HasPrefix(line, ";") {
+	for line := range strings.SplitSeq(lineEnds.Replace(text), "\n") {
+		if first := strings.TrimLeft(line, blanks); first != "" && (first[0] == '#' || first[0] == ';') {
 			continue // also in the middle of a joined line
 		}
-		if rest, more := strings.CutSuffix(line, `\`); more {
-			joined += rest + " "
+		line = joined + strings.TrimPrefix(line, "\ufeff")
+		if slashes := len(line) - len(strings.TrimRight(line, `\`)); slashes%2 == 1 {
+			joined = line[:len(line)-1] + " "
 			continue
 		}
-		if line = strings.TrimSpace(joined + line); line != "" {
+		joined = ""
+		if line = strings.Trim(line, blanks); line != "" {
 			lines = append(lines, line)
 		}
-		joined = ""
 	}
-	if joined = strings.TrimSpace(joined); joined != "" {
+	if joined = strings.Trim(joined, blanks); joined != "" {
 		lines = append(lines, joined)
 	}
 	return lines
 }
 
 // splitWords splits a value at blanks, quotes and backslashes read as
-// systemd.syntax(7) has it. Escapes stand for the character after the
-// backslash: no PATH needs \n or \x20.
+// systemd.syntax(7) has it. From a word on that cannot be read so systemd
+// takes nothing.
 func splitWords(s string) []string {
 	var words []string
-	var word strings.Builder
-	var quote rune
-	started, escaped := false, false
-	for _, c := range s {
-		switch {
-		case escaped:
-			word.WriteRune(c)
-			escaped = false
-		case c == '\\':
-			started, escaped = true, true
-		case quote != 0 && c == quote:
-			quote = 0
-		case quote == 0 && (c == '"' || c == '\''):
-			started, quote = true, c
-		case quote == 0 && (c == ' ' || c == '\t'):
-			if started {
-				words = append(words, word.String())
-				word.Reset()
-				started = false
-			}
-		default:
-			word.WriteRune(c)
-			started = true
+	for s = strings.TrimLeft(s, blanks); s != ""; s = strings.TrimLeft(s, blanks) {
+		word, rest, ok := firstWord(s)
+		if !ok {
+			break
 		}
-	}
-	if started {
-		words = append(words, word.String())
+		words = append(words, word)
+		s = rest
 	}
 	return words
 }
 
+func firstWord(s string) (word, rest string, ok bool) {
+	var quote byte
+	for s != "" {
+		c := s[0]
+		switch {
+		case c == '\\':
+			text, rest, ok := unescape(s)
+			if !ok {
+				return "", "", false
+			}
+			word += text
+			s = rest
+			continue
+		case quote != 0 && c == quote:
+			quote = 0
+		case quote == 0 && (c == '"' || c == '\''):
+			quote = c
+		case quote == 0 && strings.IndexByte(blanks, c) >= 0:
+			return word, s, true
+		default:
+			word += s[:1]
+		}
+		s = s[1:]
+	}
+	return word, "", quote == 0
+}
+
+// unescape reads what begins with a backslash: the escapes of C, and \s for a
+// blank.
+func unescape(s string) (text, rest string, ok bool) {
+	if len(s) > 1 {
+		if i := strings.IndexByte(`s'"`, s[1]); i >= 0 {
+			return ` '"`[i : i+1], s[2:], true
+		}
+	}
+	c, wide, rest, err := strconv.UnquoteChar(s, 0)
+	if err != nil || c == 0 {
+		return "", "", false
+	}
+	if !wide {
+		return string([]byte{byte(c)}), rest, true // a byte by its number
+	}
+	return string(c), rest, true
+}
+
 // quoted escapes a value for double quotes in a systemd file.
 func quoted(s string) string {
-	return strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(s)
+	return strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", `\n`, "\r", `\r`).Replace(s)
 }
 
 // literal escapes a value that is to be taken as it is, since % starts a

@@ -226,7 +226,7 @@ func (n *Node) servicePath(ctx context.Context) (value string, after setting, ne
 			if err != nil {
 				return "", after, false, named(managerFile, err)
 			}
-			value, _ = lastPath(string(text), "")
+			value, _, _ = lastPath(string(text), "")
 		}
 	}
 	if value == "" && n.systemd != nil {

@@ -5,11 +5,13 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io/fs"
 	"maps"
 	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -618,6 +620,137 @@ func TestManagerPaths(t *testing.T) {
 			base, after, err := managerPaths(tr)
 			if err != nil || base.path != c.base || after.file != c.after {
 				t.Errorf("base %q, after %q, %v", base.path, after.file, err)
+			}
+		})
+	}
+}
+
+// TestPathAsSystemdReadsIt: what systemd 252 makes of the same text, as its
+// config_parse and config_parse_environ said when they were called for each.
+func TestPathAsSystemdReadsIt(t *testing.T) {
+	const m = "[Manager]\nDefaultEnvironment="
+	for text, want := range map[string]string{
+		// Lines.
+		"\ufeff[Manager]\nDefaultEnvironment=PATH=/a\n":       "/a",
+		"\n\ufeff[Manager]\nDefaultEnvironment=PATH=/a\n":     "/a",
+		"[Manager]\n\ufeffDefaultEnvironment=PATH=/a\n":       "/a",
+		"\ufeff\ufeff[Manager]\nDefaultEnvironment=PATH=/a\n": "",
+		"[Manager]\rDefaultEnvironment=PATH=/a\r":             "/a",
+		"[Manager]\x00DefaultEnvironment=PATH=/a\x00":         "/a",
+		"[Manager]\nX=1\x00DefaultEnvironment=PATH=/a\n":      "/a",
+		"[Manager]\r\nDefaultEnvironment=\"PATH=/a\" X=1\r\n": "/a",
+		"[Manager]\n\rDefaultEnvironment=PATH=/b\n\r":         "/b",
+		m + "PATH=/a\rDefaultEnvironment=PATH=/b\n":           "/b",
+		m + "PATH=/a": "/a",
+		" [Manager] \n DefaultEnvironment\t=\tPATH=/a\t\n":                          "/a",
+		"[Manager ]\nDefaultEnvironment=PATH=/a\n":                                  "",
+		"[Manager]\n\x0cDefaultEnvironment=PATH=/a\n":                               "",
+		"[Manager]\ndefaultenvironment=PATH=/a\n":                                   "",
+		"[Manager]\n=PATH=/a\nnonsense\nDefaultEnvironment=PATH=/b\n":               "/b",
+		"[Manager]\n  # DefaultEnvironment=PATH=/a\n \t; x\nDefaultEnvironment=X\n": "",
+		// Joined lines.
+		m + "X=1 \\\r\n PATH=/a\r\n":                           "/a",
+		m + "X=1 \\\x00 PATH=/a\n":                             "/a",
+		"[Manager]\rDefaultEnvironment=X=1 \\\rPATH=/a\r":      "/a",
+		m + "X=1 \\\n\n PATH=/a\n":                             "",
+		m + "PATH=/z X=1 \\ \n PATH=/a\n":                      "/z",
+		m + "PATH=/z X=1\\\\\nDefaultEnvironment=PATH=/a\n":    "/a",
+		m + "PATH=/a X=\\\\\\\n\nDefaultEnvironment=PATH=/b\n": "/b",
+		m + "PATH=/a:\\\\\n/b\n":                               `/a:\`,
+		m + "PATH=/a:\\\n# x\n/b\n":                            "/a:",
+		m + "PATH=/a \\\n# x":                                  "/a",
+		m + "PATH=/a\\":                                        "/a",
+		m + "\"PATH=/a \\\n b\"\n":                             "/a   b",
+		m + "PATH=/a \\\n[Foo]\nDefaultEnvironment=PATH=/b\n":  "/b",
+		m + "\\\n# c \\\n; d\n PATH=/a\n":                      "/a",
+		"[Manager]\n# x \\\nDefaultEnvironment=PATH=/a\n":      "/a",
+		m + "PATH=/a\nDefaultEnvironment=\\\n\n":               "",
+		// Words.
+		m + `PATH=/a\x20b`:                       "/a b",
+		m + `PATH=/a\sb`:                         "/a b",
+		m + `PATH=/a\057b`:                       "/a/b",
+		m + `PATH=/a\u0062\U00000062`:            "/abb",
+		m + `PATH=/a\u00fc`:                      "/aü",
+		m + `\x50ATH=/a`:                         "/a",
+		m + `PATH=/a\a\b\f\r\t\vb`:               "/a\a\b\f\r\t\vb",
+		m + `PATH=/a\"b`:                         `/a"b`,
+		m + `'PATH=/a\'\x20b'`:                   "/a' b",
+		m + `PATH=/a"b c"d`:                      "/ab cd",
+		m + `PATH=/a X=\q PATH=/b`:               "/a",
+		m + `PATH=/a\ b`:                         "",
+		m + `PATH=/a\x1`:                         "",
+		m + `PATH=/a\x00b`:                       "",
+		m + `PATH=/a\05`:                         "",
+		m + `PATH=/a\058`:                        "",
+		m + `PATH=/a\400`:                        "",
+		m + `PATH=/a "PATH=/b`:                   "/a",
+		m + "PATH=/a\nDefaultEnvironment=\"X\n":  "/a",
+		m + "PATH=/a\nDefaultEnvironment=\"\"\n": "/a",
+		m + "PATH=/a\nDefaultEnvironment=  \n":   "",
+		m + `PATH=/a PATH=/\374 X=1`:             "/a",
+		m + "X=1\tPATH=/a":                       "/a",
+		m + "X=1\vPATH=/a":                       "",
+		m + "X=1\u00a0PATH=/a":                   "",
+		m + "PATH=/a\v":                          "/a\v",
+		m + `1X=3 PATH=/a # c`:                   "/a",
+		m + "PATH=/a\n[Foo]\n" + m + "PATH=/b\n": "/b",
+		// What ends the reading.
+		m + "PATH=/a\nX=\xfc\nDefaultEnvironment=PATH=/b\n":            "/a",
+		m + "PATH=/a\n# \xfc\nDefaultEnvironment=PATH=/b\n":            "/b",
+		m + "PATH=/a\nDefaultEnvironment=PATH=/b \\\n\xfc\n":           "/a",
+		m + "PATH=/a:\xed\xa0\x80\n":                                   "",
+		m + "PATH=/a\n[Bad\nDefaultEnvironment=PATH=/b\n":              "/a",
+		"[Manager] x\nDefaultEnvironment=PATH=/a\n":                    "",
+		"DefaultEnvironment=PATH=/b\n[Manager]\nDefaultEnvironment=\n": "",
+	} {
+		if got, _, _ := lastPath(text, ""); got != want {
+			t.Errorf("%q: %q, systemd has %q", text, got, want)
+		}
+	}
+}
+
+// TestWhereSystemdStops: a file that systemd cannot read ends its reading,
+// unless there is none at all.
+func TestWhereSystemdStops(t *testing.T) {
+	const early, late = "/etc/systemd/system.conf.d/10-a.conf", "/usr/lib/systemd/system.conf.d/60-a.conf"
+	for name, c := range map[string]struct {
+		prepare func(root string) error
+		base    string
+		stop    string
+	}{
+		"link to nowhere": {func(root string) error { return os.Symlink("/nowhere", root+early) }, "/late", ""},
+		"folder":          {func(root string) error { return os.Mkdir(root+early, 0o755) }, "/main", early + " is not a regular file"},
+		"pipe":            {func(root string) error { return syscall.Mkfifo(root+early, 0o644) }, "/main", early + " is not a regular file"},
+		"section":         {func(root string) error { return os.WriteFile(root+early, []byte("[Manager\n"), 0o644) }, "/main", early + ` has the line "[Manager", a section without its end`},
+		"text":            {func(root string) error { return os.WriteFile(root+early, []byte("[Manager]\nX=\xfc\n"), 0o644) }, "/main", early + " is not UTF-8"},
+		"hidden":          {func(root string) error { return syscall.Mkfifo(root+path.Dir(early)+"/.10.conf", 0o644) }, "/late", ""},
+		"late": {func(root string) error {
+			return syscall.Mkfifo(root+path.Dir(early)+"/55-a.conf", 0o644)
+		}, "/main", ""},
+		"no folder": {func(root string) error {
+			dir := root + "/usr/local/lib/systemd"
+			return errors.Join(os.MkdirAll(dir, 0o755), os.WriteFile(dir+"/system.conf.d", nil, 0o644))
+		}, "/late", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			root := bare(t)
+			put(t, root, "etc/systemd/system.conf", "[Manager]\nDefaultEnvironment=PATH=/main\n", 0o644)
+			put(t, root, late, "[Manager]\nDefaultEnvironment=PATH=/late\n", 0o644)
+			if err := errors.Join(os.Mkdir(root+path.Dir(early), 0o755), c.prepare(root)); err != nil {
+				t.Fatal(err)
+			}
+			tr, err := openTree(root)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer tr.root.Close()
+			base, after, err := managerPaths(tr)
+			stop := ""
+			if after.stop != nil {
+				stop = after.file + " " + after.stop.Error()
+			}
+			if err != nil || base.path != c.base || stop != c.stop {
+				t.Errorf("base %q, stop %q, %v", base.path, stop, err)
 			}
 		})
 	}
