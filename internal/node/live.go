@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"os"
 	"os/exec"
-	"path"
 	"strings"
 	"time"
 
@@ -107,7 +106,9 @@ type pathStep struct {
 	after setting // what beats our file
 }
 
-func (pathStep) name() string { return "PATH of systemd's services" }
+const pathName = "PATH of systemd's services"
+
+func (pathStep) name() string { return pathName }
 
 func (s pathStep) check(ctx context.Context, n *Node) (state, error) {
 	u, value, err := n.kubeletPath(ctx)
@@ -173,8 +174,8 @@ func (s pathStep) apply(ctx context.Context, n *Node) (string, error) {
 	if u.found {
 		return s.applyToUnit(ctx, n, u, value)
 	}
-	if s.after.file != "" && !inPath(s.after.path, n.bin()) {
-		return "", fmt.Errorf("%s sets PATH after %s and beats it: add :%s there", s.after.file, path.Base(managerFile), n.bin())
+	if why := s.after.beats(n.bin()); why != "" {
+		return "", errors.New(why)
 	}
 	return "", fmt.Errorf("systemd keeps PATH=%s: was it set by systemctl set-environment? then run systemctl unset-environment PATH", value)
 }
@@ -200,6 +201,28 @@ func (s pathStep) applyToUnit(ctx context.Context, n *Node, u unit, value string
 
 func (pathStep) undo(ctx context.Context, n *Node) (string, error) {
 	return "systemd reloaded", n.systemd.reload(ctx)
+}
+
+// pathFilesStep is the same where there is no systemd to ask: what the files
+// say when they are read at the next boot.
+type pathFilesStep struct {
+	lasting
+	after setting
+}
+
+func (pathFilesStep) name() string { return pathName }
+
+func (s pathFilesStep) check(_ context.Context, n *Node) (state, error) {
+	// A kubelet that was given a PATH of its own does not care.
+	own := n.entry(unit{name: n.Unit}.dropIn()) != nil
+	if why := s.after.beats(n.bin()); why != "" && !own {
+		return state{word: "changed", why: why, todo: "prove that systemd's services get " + n.bin()}, nil
+	}
+	return good(""), nil
+}
+
+func (s pathFilesStep) apply(_ context.Context, n *Node) (string, error) {
+	return "", errors.New(s.after.beats(n.bin()))
 }
 
 // kubeletStep is the running kubelet: it must find rbd.

@@ -182,10 +182,11 @@ func (n *Node) commandSteps() []step {
 	return []step{commandStep{path: n.command()}}
 }
 
-// liveSteps are those that have to do with the running systemd.
+// liveSteps are those that have to do with systemd, as it runs or as it will
+// start.
 func (n *Node) liveSteps(after setting) []step {
 	if n.systemd == nil {
-		return nil
+		return []step{pathFilesStep{after: after}}
 	}
 	return []step{moduleStep{}, pathStep{after}, kubeletStep{}, serviceStep{}, shutdownStep{}}
 }

@@ -756,6 +756,55 @@ func TestWhereSystemdStops(t *testing.T) {
 	}
 }
 
+// TestBeaten: where no systemd can be asked, the files tell that another one
+// keeps services from getting the folder.
+func TestBeaten(t *testing.T) {
+	src := source(t, "one")
+	for name, c := range map[string]struct {
+		file, text string
+		want       string // "" is none
+	}{
+		"later":           {"/etc/systemd/system.conf.d/90-site.conf", "[Manager]\nDefaultEnvironment=PATH=/usr/sbin:/usr/bin\n", " sets PATH after 50-opt-rbd.conf and beats it: add :/opt/bin there"},
+		"later reset":     {"/usr/lib/systemd/system.conf.d/99-reset.conf", "[Manager]\nDefaultEnvironment=\n", " takes PATH back after 50-opt-rbd.conf and beats it: set PATH with /opt/bin there"},
+		"damaged before":  {"/run/systemd/system.conf.d/10-site.conf", "[Manager]\nX=\xfc\n", " is not UTF-8: systemd reads nothing after it, nor 50-opt-rbd.conf: mend it or move it away"},
+		"later with ours": {"/etc/systemd/system.conf.d/90-site.conf", "[Manager]\nDefaultEnvironment=PATH=/usr/bin:/opt/bin\n", ""},
+		"damaged later":   {"/etc/systemd/system.conf.d/90-site.conf", "[Manager\n", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			root := bare(t)
+			put(t, root, c.file, c.text, 0o644)
+			before := layout(t, root)
+			if c.want == "" {
+				mustAct(t, "install", root, src)
+				if text, ok := status(t, root); !ok {
+					t.Errorf("status:\n%s", text)
+				}
+				return
+			}
+			want := c.file + c.want
+			if text, pending := plan(t, root, src); !pending || !strings.Contains(text, want) {
+				t.Errorf("no %q in the plan, %v:\n%s", want, pending, text)
+			}
+			if err := act("install", root, src, nil); err == nil || err.Error() != want {
+				t.Errorf("install: %v, want %q", err, want)
+			}
+			if text, ok := status(t, root); ok || !strings.Contains(text, "changed  PATH of systemd's services: "+want) {
+				t.Errorf("status %v, no %q in:\n%s", ok, want, text)
+			}
+			put(t, root, c.file, "", 0o644)
+			mustAct(t, "install", root, src)
+			if text, ok := status(t, root); !ok {
+				t.Errorf("status after the file is mended:\n%s", text)
+			}
+			put(t, root, c.file, c.text, 0o644)
+			mustAct(t, "uninstall", root, src)
+			if diff := cmp.Diff(before, layout(t, root)); diff != "" {
+				t.Errorf("after uninstall:\n%s", diff)
+			}
+		})
+	}
+}
+
 func TestFindIn(t *testing.T) {
 	root := bare(t)
 	put(t, root, "usr/sbin/rbd", "not executable", 0o644)
