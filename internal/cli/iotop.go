@@ -52,6 +52,7 @@ func iotop(c *call) (err error) {
 		fmt.Fprint(c.stdout, oldScreen)
 		c.stdout.Flush()
 	}()
+	stopped := &errno.Error{Code: syscall.EPERM} // with nothing to say
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGWINCH)
 	defer signal.Stop(signals)
@@ -68,8 +69,10 @@ func iotop(c *call) (err error) {
 			switch {
 			case !more:
 				keys = nil // it goes on without
-			case key == "q", key == "\x03": // in raw mode Ctrl-C is a key
+			case key == "q":
 				return nil
+			case key == "\x03": // in raw mode Ctrl-C is a key
+				return stopped
 			case key == "<", key == "\x1b[D":
 				top.sortBy = max(top.sortBy-1, 0)
 			case key == ">", key == "\x1b[C":
@@ -79,7 +82,7 @@ func iotop(c *call) (err error) {
 			}
 		case s := <-signals:
 			if s != syscall.SIGWINCH {
-				return nil
+				return stopped
 			}
 			continue
 		case <-ticks.C:

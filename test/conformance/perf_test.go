@@ -3,6 +3,7 @@ package conformance
 import (
 	"regexp"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -47,6 +48,7 @@ func testPerf(t *testing.T) {
 			}
 			all.stdout += spaces.ReplaceAllString(number.ReplaceAllString(a.stdout, "N"), "  ")
 		}
+		stopTop(t, s)
 		if s.program == genuine.program {
 			return all, nil
 		}
@@ -79,6 +81,25 @@ func testPerf(t *testing.T) {
 	})
 	if diff := compare(g, o, true); diff != "" {
 		t.Error(diff)
+	}
+}
+
+// stopTop looks how iotop ends: not with its input, but by a signal.
+func stopTop(t *testing.T, s *side) {
+	t.Helper()
+	top := s.cluster.Command(t.Context(), s.program, "perf", "image", "iotop", "rbd")
+	top.Env = append(top.Environ(), "TERM=xterm")
+	var stderr strings.Builder
+	top.Stderr = &stderr
+	if err := top.Start(); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(1500 * time.Millisecond)
+	if err := top.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Errorf("%s: iotop has ended with its input: %v", s.program, err)
+	}
+	if _ = top.Wait(); top.ProcessState.ExitCode() != 1 || stderr.String() != "" {
+		t.Errorf("%s: iotop ends by SIGTERM with %v, and says %q", s.program, top.ProcessState, stderr.String())
 	}
 }
 
