@@ -27,6 +27,8 @@ func (e errState) Error() string { return fmt.Sprintf("exit code %d", int(e)) }
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	// The second one ends the process, whatever it waits for.
+	context.AfterFunc(ctx, stop)
 	err := app().RunContext(ctx, os.Args)
 	if state := errState(0); errors.As(err, &state) {
 		os.Exit(int(state))

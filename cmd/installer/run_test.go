@@ -3,10 +3,13 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"syscall"
 	"testing"
 	"time"
@@ -57,6 +60,15 @@ func folderNode(t *testing.T) (root, tools string) {
 	return root, tools
 }
 
+func build(t *testing.T) string {
+	t.Helper()
+	program := filepath.Join(t.TempDir(), "installer")
+	if out, err := exec.Command("go", "build", "-o", program, ".").CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	return program
+}
+
 func eventually(t *testing.T, what string, holds func() bool) {
 	t.Helper()
 	for end := time.Now().Add(time.Minute); !holds(); time.Sleep(50 * time.Millisecond) {
@@ -67,10 +79,7 @@ func eventually(t *testing.T, what string, holds func() bool) {
 }
 
 func TestRun(t *testing.T) {
-	program := filepath.Join(t.TempDir(), "installer")
-	if out, err := exec.Command("go", "build", "-o", program, ".").CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
+	program := build(t)
 	root, tools := folderNode(t)
 	ready := filepath.Join(t.TempDir(), "state/ready")
 	isReady := func() bool { return exec.Command(program, "ready", "--ready-file", ready).Run() == nil }
@@ -127,6 +136,47 @@ func TestRun(t *testing.T) {
 		if !json.Valid(line) {
 			t.Errorf("not JSON: %s", line)
 		}
+	}
+}
+
+// TestSecondSignal: an installer that waits for something that never comes is
+// ended by the second signal.
+func TestSecondSignal(t *testing.T) {
+	program := build(t)
+	root, tools := folderNode(t)
+	manifest := filepath.Join(tools, "payload", payload.ManifestName)
+	if err := errors.Join(os.Remove(manifest), syscall.Mkfifo(manifest, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	pipe, err := os.OpenFile(manifest, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pipe.Close()
+	cmd := exec.Command(program, "plan", "--root", root, "--payload", filepath.Join(tools, "payload"), "--shim", filepath.Join(tools, "shim"))
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	defer func() { _ = cmd.Process.Kill() }()
+	eventually(t, "it reads the pipe", func() bool {
+		fds, err := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", cmd.Process.Pid))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return slices.ContainsFunc(fds, func(fd string) bool {
+			to, err := os.Readlink(fd)
+			return err == nil && to == manifest
+		})
+	})
+	eventually(t, "it ends", func() bool {
+		_ = cmd.Process.Signal(syscall.SIGTERM) // it may have ended just now
+		return len(ended) > 0
+	})
+	<-ended
+	if status := cmd.ProcessState.Sys().(syscall.WaitStatus); status.Signal() != syscall.SIGTERM {
+		t.Errorf("ended by %v", cmd.ProcessState)
 	}
 }
 

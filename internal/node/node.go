@@ -65,8 +65,11 @@ type Node struct {
 
 // Open reads what is installed and connects to systemd where it is needed.
 func Open(ctx context.Context, o Options) (*Node, error) {
-	if o.Prefix != "" && !path.IsAbs(o.Prefix) || path.Clean(o.Prefix) == "/" || strings.ContainsAny(o.Prefix, ":\"\\\n%") {
-		return nil, fmt.Errorf("cannot use %q as --prefix: give an absolute folder such as /opt", o.Prefix)
+	if o.Root == "" {
+		return nil, errors.New("--root is empty: give the folder with the node's files")
+	}
+	if o.Prefix != "" && !usablePrefix(o.Prefix) {
+		return nil, fmt.Errorf("cannot use %q as --prefix: give an absolute folder such as /opt, of letters, digits and ._+@-", o.Prefix)
 	}
 	o.Timeout = cmp.Or(o.Timeout, 90*time.Second)
 	if o.Say == nil {
@@ -114,6 +117,13 @@ func Open(ctx context.Context, o Options) (*Node, error) {
 	}
 	n.Unit = cmp.Or(n.Unit, KubeletUnits[0])
 	return n, nil
+}
+
+// usablePrefix says whether a folder can stand in units, in udev's rules and in
+// PATH as it is: each of them has other characters that mean something.
+func usablePrefix(dir string) bool {
+	const plain = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/._+@-"
+	return path.IsAbs(dir) && path.Clean(dir) != "/" && strings.Trim(dir, plain) == ""
 }
 
 // Close frees what Open took.

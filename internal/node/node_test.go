@@ -509,6 +509,32 @@ func TestRefused(t *testing.T) {
 	}
 }
 
+// TestOptionsRefused: what cannot be meant, and folders that units, rules or
+// PATH would read otherwise.
+func TestOptionsRefused(t *testing.T) {
+	root := bare(t)
+	for _, o := range []Options{
+		{},
+		{Root: root, Prefix: "opt"}, {Root: root, Prefix: "/"}, {Root: root, Prefix: "/opt/.."},
+		{Root: root, Prefix: "/o pt"}, {Root: root, Prefix: "/opt "}, {Root: root, Prefix: "/o\tpt"}, {Root: root, Prefix: "/o\npt"},
+		{Root: root, Prefix: "/o'pt"}, {Root: root, Prefix: `/o"pt`}, {Root: root, Prefix: `/o\pt`}, {Root: root, Prefix: "/o$pt"},
+		{Root: root, Prefix: "/o%pt"}, {Root: root, Prefix: "/o:pt"}, {Root: root, Prefix: "/o;pt"}, {Root: root, Prefix: "/öpt"},
+	} {
+		n, err := Open(t.Context(), o)
+		if err == nil {
+			n.Close()
+		}
+		if err == nil || !strings.Contains(err.Error(), ": give ") || strings.Contains(err.Error(), "\n") {
+			t.Errorf("root %q, prefix %q: %v", o.Root, o.Prefix, err)
+		}
+	}
+	n, err := Open(t.Context(), Options{Root: root, Prefix: "/srv/RBD-1.0_a+b@c/"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.Close()
+}
+
 // TestFullDisk: what does not fit leaves no half file, and what came before
 // can be taken back.
 func TestFullDisk(t *testing.T) {
