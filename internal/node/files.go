@@ -2,7 +2,9 @@ package node
 
 import (
 	"bytes"
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -287,7 +289,7 @@ func (s payloadStep) apply(_ context.Context, n *Node) (string, error) {
 	}
 	got, err := n.tree.lookPayload(stage)
 	if err == nil && !got.same(s.want()) {
-		err = fmt.Errorf("%s is damaged: its files are not those that it was made with", s.from)
+		err = fmt.Errorf("%s is damaged: %w", s.from, cmp.Or(payload.Verify(s.from), errors.New("its files changed while they were copied")))
 	}
 	if err != nil {
 		_ = n.tree.remove(stage) // the next run does it if this one cannot

@@ -567,11 +567,21 @@ func TestFullDisk(t *testing.T) {
 // not become the current one.
 func TestDamagedPayload(t *testing.T) {
 	src := source(t, "one")
-	put(t, src, "payload/usr/lib/libtext.so.1.0", "other", 0o644)
 	root := bare(t)
 	before := snapshot(t, root)
-	if err := act("install", root, src, nil); err == nil || !strings.Contains(err.Error(), "payload is damaged") {
-		t.Errorf("got %v", err)
+	for _, c := range []struct {
+		text string
+		mode fs.FileMode
+		want string
+	}{
+		{"other", 0o644, "libtext.so.1.0 is not what the payload was made with: install the payload again"},
+		{"one", 0o600, "libtext.so.1.0 has mode -rw------- and not -rw-r--r--: unpack the payload again as root or with tar -p, which keeps modes"},
+	} {
+		put(t, src, "payload/usr/lib/libtext.so.1.0", c.text, c.mode)
+		err := act("install", root, src, nil)
+		if err == nil || !strings.Contains(err.Error(), "payload is damaged: ") || !strings.HasSuffix(err.Error(), c.want) {
+			t.Errorf("got %v", err)
+		}
 	}
 	if fileIs(t, filepath.Join(root, "opt/bin/rbd")) {
 		t.Error("there is a launcher")

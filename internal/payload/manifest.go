@@ -52,6 +52,11 @@ type File struct {
 	Link string `json:"link,omitempty"`
 }
 
+func (f File) withMode(mode string) File {
+	f.Mode = mode
+	return f
+}
+
 // Read gives the manifest of the payload in dir, as it is written there. Verify compares it with the files.
 func Read(dir string) (*Manifest, error) {
 	b, err := os.ReadFile(filepath.Join(dir, ManifestName))
@@ -88,6 +93,9 @@ func Verify(dir string) error {
 			return fmt.Errorf("%s is missing: install the payload again", filepath.Join(dir, want.Files[i].Path))
 		case i == len(want.Files) || got.Files[i].Path < want.Files[i].Path:
 			return fmt.Errorf("%s does not belong to the payload: install the payload again", filepath.Join(dir, got.Files[i].Path))
+		case got.Files[i] != want.Files[i] && got.Files[i].withMode(want.Files[i].Mode) == want.Files[i]:
+			return fmt.Errorf("%s has mode %s and not %s: unpack the payload again as root or with tar -p, which keeps modes",
+				filepath.Join(dir, want.Files[i].Path), got.Files[i].Mode, want.Files[i].Mode)
 		case got.Files[i] != want.Files[i]:
 			return fmt.Errorf("%s is not what the payload was made with: install the payload again", filepath.Join(dir, want.Files[i].Path))
 		}

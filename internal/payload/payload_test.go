@@ -192,7 +192,7 @@ func TestVerify(t *testing.T) {
 			return os.WriteFile(program, append(content[:len(content)-1:len(content)-1], ^content[len(content)-1]), 0o755)
 		},
 			restore, "usr/bin/true is not what the payload was made with"},
-		{"changed mode", func() error { return os.Chmod(program, 0o644) }, restore, "usr/bin/true is not what"},
+		{"changed mode", func() error { return os.Chmod(program, 0o644) }, restore, "usr/bin/true has mode -rw-r--r-- and not -rwxr-xr-x: unpack the payload again"},
 		{"missing", func() error { return os.Remove(program) }, restore, "usr/bin/true is missing"},
 		{"link instead", func() error { return all(os.Remove(program), os.Symlink("/bin/true", program)) },
 			func() error { return all(os.Remove(program), restore()) }, "usr/bin/true is not what"},
