@@ -60,6 +60,7 @@ func ReadConfig(file string) (c Config, err error) {
 			return refuse(file+" is longer than 64 KiB; is it the right file?", nil)
 		}
 	}
+	text = bytes.TrimPrefix(text, []byte("\ufeff")) // an editor's byte order mark
 	number := 0
 	for len(text) > 0 {
 		var line []byte

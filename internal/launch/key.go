@@ -1,6 +1,7 @@
 package launch
 
 import (
+	"errors"
 	"os"
 	"strconv"
 	"strings"
@@ -34,11 +35,29 @@ func hideKey(argv []string, cephArgs string) ([]string, error) {
 	if err != nil {
 		return nil, os.NewSyscallError("memfd_create", err)
 	}
-	// One write to a file in memory is never a short one.
-	if _, err := unix.Write(fd, []byte(key)); err != nil {
-		return nil, os.NewSyscallError("write", err)
+	if err := writeKey(fd, key); err != nil {
+		return nil, err
 	}
 	return replaceKey(argv, "/proc/self/fd/"+strconv.Itoa(fd), cephArgs), nil
+}
+
+// writeKey writes a key to a file in memory. The limit of a file's size (ulimit -f) holds for that, too: it is lifted
+// for this write, as far as the caller may. A pipe, which has no limit, does not do: Ceph asks for the size of a key
+// file, and reads it more than once.
+func writeKey(fd int, key string) error {
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_FSIZE, &limit); err != nil {
+		return os.NewSyscallError("getrlimit", err)
+	}
+	if need := uint64(len(key)); limit.Cur < need {
+		if err := unix.Setrlimit(unix.RLIMIT_FSIZE, &unix.Rlimit{Cur: need, Max: max(need, limit.Max)}); err != nil {
+			return errors.New("the limit of a file's size (ulimit -f) is below the key's; raise it, or give a --keyfile")
+		}
+		defer func() { _ = unix.Setrlimit(unix.RLIMIT_FSIZE, &limit) }()
+	}
+	// One write to a file in memory is never a short one.
+	_, err := unix.Write(fd, []byte(key))
+	return os.NewSyscallError("write", err)
 }
 
 // HideKey overwrites the keys on the process's command line where other users can see them. os.Args has them as before.

@@ -23,6 +23,7 @@ func TestReadConfig(t *testing.T) {
 		"image = sha256:" + id + "\nruntime = docker":    {Runtime: "docker", Image: "sha256:" + id},
 		"runtime = podman\r\nimage = " + id + "\r\n":     {Runtime: "podman", Image: id},
 		"map = direct":            {Direct: true},
+		"\ufeffmap = direct":      {Direct: true},
 		"map = direct\nmap = rbd": {},
 	} {
 		write(t, file, text)

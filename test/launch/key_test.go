@@ -56,6 +56,47 @@ func TestKeyIsHidden(t *testing.T) {
 	}
 }
 
+// TestKeyAndFileSize: a limit of the size of files keeps no key from the program, and stays as it was. Only who may not
+// lift it is told.
+func TestKeyAndFileSize(t *testing.T) {
+	script := `for a; do [[ $a = --keyfile=* ]] && IFS= read -rd '' k <${a#--keyfile=}; done; printf '%s|%s' "$k" "$(</proc/self/limits)"`
+	refused := result{code: 126, stderr: "rbd: cannot keep the key off the command line: the limit of a file's size (ulimit -f) is below the key's; raise it, or give a --keyfile\n"}
+	lifted := func(limit string) string {
+		// Root may, but not in every container.
+		if err := command(t, "/usr/bin/prlimit", "--fsize=10:10", "/usr/bin/prlimit", "--fsize=20:20", "/bin/true").Run(); err != nil {
+			return ""
+		}
+		return limit
+	}
+	for _, test := range []struct{ user, limit, want string }{
+		{"0", "0:0", lifted("0 0")},
+		{"0", "10:10", lifted("10 10")},
+		{"65534", "10:unlimited", "10 unlimited"},
+		{"65534", "12:12", "12 12"},
+		{"65534", "0:0", ""},
+		{"65534", "11:11", ""},
+	} {
+		const key = "secret key=="
+		got := run(t, command(t, "/usr/bin/prlimit", "--fsize="+test.limit, "/usr/bin/setpriv", "--reuid="+test.user, "--clear-groups",
+			tools.rbd(), "-c", script, "rbd", "--key", key))
+		if test.want == "" {
+			if got != refused {
+				t.Errorf("uid %s, %s: %+v, want %+v", test.user, test.limit, got, refused)
+			}
+			continue
+		}
+		var limits string
+		for line := range strings.Lines(got.stdout) {
+			if rest, found := strings.CutPrefix(line, "Max file size "); found { // soft, hard, unit
+				limits = strings.Join(strings.Fields(rest)[:2], " ")
+			}
+		}
+		if !strings.HasPrefix(got.stdout, key+"|") || limits != test.want || got.code != 0 {
+			t.Errorf("uid %s, %s: limits %q, %+v", test.user, test.limit, limits, got)
+		}
+	}
+}
+
 // TestKeyCounts: every way to say which key counts means what it means to the genuine rbd.
 func TestKeyCounts(t *testing.T) {
 	c := cluster.Start(t, cluster.Options{})
