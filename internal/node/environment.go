@@ -42,10 +42,10 @@ type setting struct {
 func (s setting) beats(dir string) string {
 	ours := path.Base(managerFile)
 	switch {
-	case s.stop != nil:
-		return fmt.Sprintf("%s %v: systemd reads nothing after it, nor %s: mend it or move it away", s.file, s.stop, ours)
 	case s.file == "" || inPath(cmp.Or(s.path, defaultPath), dir):
 		return ""
+	case s.stop != nil:
+		return fmt.Sprintf("%s %v: systemd reads nothing after it, nor %s: mend it or move it away", s.file, s.stop, ours)
 	case s.path == "":
 		return fmt.Sprintf("%s takes PATH back after %s and beats it: set PATH with %s there", s.file, ours, dir)
 	}
@@ -83,7 +83,7 @@ func managerPaths(t *tree) (base, after setting, err error) {
 		}
 		if err != nil {
 			if !late {
-				after = setting{file: name, stop: err}
+				after = setting{path: base.path, file: name, stop: err}
 			}
 			break
 		}

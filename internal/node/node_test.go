@@ -804,6 +804,7 @@ func TestBeaten(t *testing.T) {
 		"later reset":     {"/usr/lib/systemd/system.conf.d/99-reset.conf", "[Manager]\nDefaultEnvironment=\n", " takes PATH back after 50-opt-rbd.conf and beats it: set PATH with /opt/bin there"},
 		"damaged before":  {"/run/systemd/system.conf.d/10-site.conf", "[Manager]\nX=\xfc\n", " is not UTF-8: systemd reads nothing after it, nor 50-opt-rbd.conf: mend it or move it away"},
 		"later with ours": {"/etc/systemd/system.conf.d/90-site.conf", "[Manager]\nDefaultEnvironment=PATH=/usr/bin:/opt/bin\n", ""},
+		"damaged after":   {"/etc/systemd/system.conf.d/10-site.conf", "[Manager]\nDefaultEnvironment=PATH=/usr/bin:/opt/bin\n[Manager\n", ""},
 		"damaged later":   {"/etc/systemd/system.conf.d/90-site.conf", "[Manager\n", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
