@@ -461,6 +461,42 @@ func TestChangedSince(t *testing.T) {
 	}
 }
 
+// TestMovedFolder: a folder that the installer made and somebody has moved
+// since, with a link in its place, is no longer the installer's, nor the link.
+func TestMovedFolder(t *testing.T) {
+	src := source(t, "one")
+	for name, to := range map[string]string{"opt/bin": "data/bin", "etc/udev/rules.d": "data/rules.d", "opt": "var/opt", "opt/rbd": "data/rbd"} {
+		t.Run(name, func(t *testing.T) {
+			root := bare(t)
+			mustAct(t, "install", root, src)
+			old, moved := filepath.Join(root, name), filepath.Join(root, to)
+			if err := os.MkdirAll(filepath.Dir(moved), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.Rename(old, moved); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.Symlink("/"+to, old); err != nil {
+				t.Fatal(err)
+			}
+			if text, ok := status(t, root); !ok {
+				t.Errorf("status:\n%s", text)
+			}
+			said := mustAct(t, "uninstall", root, src)
+			if target, err := os.Readlink(old); target != "/"+to || err != nil {
+				t.Errorf("the link is %q, %v; uninstall said:\n%s", target, err, said)
+			}
+			left, err := filepath.Glob(filepath.Join(moved, "*"))
+			if err != nil || len(left) > 0 {
+				t.Errorf("left behind: %v, %v; uninstall said:\n%s", left, err, said)
+			}
+			if said := mustAct(t, "uninstall", root, src); !strings.Contains(said, "nothing is installed") {
+				t.Errorf("second uninstall said:\n%s", said)
+			}
+		})
+	}
+}
+
 func TestRefused(t *testing.T) {
 	src := source(t, "one")
 	for name, c := range map[string]struct {

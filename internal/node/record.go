@@ -151,16 +151,21 @@ func newRecord(t *tree, prefix, unit string) (*record, error) {
 }
 
 // drop removes the record, the last thing of an installation, with the
-// folders around it that the installer made and that nobody else uses.
+// folders around it that the installer made and that nobody else uses. A link
+// that has taken the place of such a folder is somebody else's.
 func (r *record) drop(t *tree) error {
 	top := r.path
 	for {
 		up := path.Dir(top)
+		o, err := t.look(up)
+		if err != nil {
+			return err
+		}
 		names, err := t.list(up)
 		if err != nil {
 			return named(up, err)
 		}
-		if !slices.Contains(r.Folders, up) || len(names) != 1 {
+		if o.Kind != folder || !slices.Contains(r.Folders, up) || len(names) != 1 {
 			break
 		}
 		top = up

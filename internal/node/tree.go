@@ -78,6 +78,19 @@ func (t *tree) opRemove(rel string) error {
 	return t.do(change{op: "remove", name: rel}, func() error { return t.root.Remove(rel) })
 }
 
+// opRmdir removes a folder and nothing else, as rmdir(2) does: Root.Remove
+// takes a file or a link of that name as well.
+func (t *tree) opRmdir(rel string) error {
+	return t.do(change{op: "remove", name: rel}, func() error {
+		dir, err := t.root.Open(path.Dir(rel))
+		if err != nil {
+			return err
+		}
+		defer dir.Close()
+		return unix.Unlinkat(int(dir.Fd()), path.Base(rel), unix.AT_REMOVEDIR)
+	})
+}
+
 // A newFile is a file that is being written.
 type newFile struct {
 	*os.File
@@ -519,17 +532,18 @@ func (t *tree) removeAll(rel string) error {
 	return t.opRemove(rel)
 }
 
-// rmdir takes away an empty folder and says whether it is gone.
+// rmdir takes away an empty folder and says whether it is gone. What is no
+// folder stays: somebody has put a link there since.
 func (t *tree) rmdir(name string) (bool, error) {
 	rel, err := t.resolve(name, false)
 	if err != nil {
 		return false, named(name, err)
 	}
-	err = t.opRemove(rel)
+	err = t.opRmdir(rel)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return true, nil
-	case errors.Is(err, syscall.ENOTEMPTY) || errors.Is(err, fs.ErrExist):
+	case errors.Is(err, syscall.ENOTEMPTY), errors.Is(err, fs.ErrExist), errors.Is(err, syscall.ENOTDIR):
 		return false, nil
 	case err != nil:
 		return false, named(name, err)
