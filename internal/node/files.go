@@ -187,9 +187,11 @@ func (s fileStep) check(_ context.Context, n *Node) (state, error) {
 		return good(""), nil
 	}
 	st := state{word: word(have), why: why, todo: "write " + s.path}
-	if have.Kind != absent && n.foreign(s.path, have) {
-		st.todo += ", keep what stands there as " + beforeName(s.path)
+	keep, err := n.keeps(s.path, have, ", keep what stands there as ")
+	if err != nil {
+		return state{}, err
 	}
+	st.todo += keep
 	if s.from == "" && want.Digest != have.Digest {
 		var old []byte
 		from := "/dev/null"
@@ -246,7 +248,13 @@ func (s linkStep) check(_ context.Context, n *Node) (state, error) {
 	if why == "" {
 		return good("-> " + s.target), nil
 	}
-	return state{word: word(have), why: why, todo: fmt.Sprintf("link %s -> %s", s.path, s.target)}, nil
+	st := state{word: word(have), why: why, todo: fmt.Sprintf("link %s -> %s", s.path, s.target)}
+	keep, err := n.keeps(s.path, have, ", keep what stands there as ")
+	if err != nil {
+		return state{}, err
+	}
+	st.todo += keep
+	return st, nil
 }
 
 func (s linkStep) apply(_ context.Context, n *Node) (string, error) {
@@ -321,17 +329,17 @@ func (n *Node) prepare(name string, want object) (note string, err error) {
 	if want.Kind == payloadFolder {
 		now = object{Kind: absent} // no name of somebody else's: nothing to keep
 	}
-	if now.Kind != absent && n.foreign(name, now) {
-		note = ", what stood there is kept as " + beforeName(name)
+	if note, err = n.keeps(name, now, ", what stood there is kept as "); err != nil {
+		return "", err
 	}
 	return note, n.record.replace(n.tree, name, want, now)
 }
 
-// foreign says whether what stands at a path was put there by somebody else.
-func (n *Node) foreign(name string, have object) bool {
-	if n.record == nil {
-		return true
+// keeps says under which name what stands at a path is kept, "" for nothing.
+func (n *Node) keeps(name string, have object, say string) (string, error) {
+	as, err := n.entry(name).keepAs(n.tree, name, have)
+	if as == "" {
+		return "", err
 	}
-	e := n.record.find(name)
-	return e == nil || have == e.Before || !e.ours(have)
+	return say + as, err
 }

@@ -61,6 +61,9 @@ func scenarios(t *testing.T) []scenario {
 	if !slices.ContainsFunc(all[1].log, func(n noted) bool { return n.op == "label" }) {
 		t.Fatal("no label is set where the node has labels: does cp keep them?")
 	}
+	kept := furnished(t)
+	put(t, kept, "etc/modules-load.d/rbd.conf"+beforeSuffix, "precious", 0o644)
+	add("install over files that others have kept", "install", src[0], kept)
 	add("upgrade that collects the first", "install", src[2], bare(t), src[0], src[1])
 	add("rollback", "rollback", "/nowhere", furnished(t), src[0], src[1])
 	add("uninstall of one release", "uninstall", src[0], furnished(t), src[0])

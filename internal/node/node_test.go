@@ -461,6 +461,100 @@ func TestChangedSince(t *testing.T) {
 	}
 }
 
+// TestKeptNames: what stands under a name of something kept is not removed for
+// something else; uninstall restores what it is to restore all the same.
+func TestKeptNames(t *testing.T) {
+	src := source(t, "one")
+	const name = "opt/bin/rbd"
+	same := func(t *testing.T, root, when string, want map[string]string) {
+		t.Helper()
+		kept, err := filepath.Glob(filepath.Join(root, name+".*"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		have := map[string]string{}
+		for _, f := range append(kept, filepath.Join(root, name)) {
+			text, err := os.ReadFile(f)
+			if err != nil {
+				t.Fatal(err)
+			}
+			have[strings.TrimPrefix(f, root+"/")] = string(text)
+		}
+		if diff := cmp.Diff(want, have); diff != "" {
+			t.Errorf("%s:\n%s", when, diff)
+		}
+	}
+
+	t.Run("of somebody else", func(t *testing.T) {
+		root := bare(t)
+		put(t, root, name, "A", 0o755)
+		put(t, root, name+beforeSuffix, "precious", 0o600)
+		before := snapshot(t, root)
+		want := "/" + name + beforeSuffix + ".2"
+		if text, _ := plan(t, root, src); !strings.Contains(text, "write /"+name+", keep what stands there as "+want+" (") {
+			t.Errorf("plan:\n%s", text)
+		}
+		if said := mustAct(t, "install", root, src); !strings.Contains(said, "/"+name+" written, what stood there is kept as "+want) {
+			t.Errorf("install said:\n%s", said)
+		}
+		mustAct(t, "uninstall", root, src)
+		if diff := cmp.Diff(before, snapshot(t, root)); diff != "" {
+			t.Errorf("after uninstall:\n%s", diff)
+		}
+	})
+
+	t.Run("of an installation before", func(t *testing.T) {
+		root := bare(t)
+		put(t, root, name, "A", 0o755)
+		mustAct(t, "install", root, src)
+		put(t, root, name, "B", 0o755)
+		if said := mustAct(t, "uninstall", root, src); !strings.Contains(said, "what stood there before is /"+name+beforeSuffix+" (") {
+			t.Errorf("uninstall said:\n%s", said)
+		}
+		left := map[string]string{name: "B", name + beforeSuffix: "A"}
+		same(t, root, "after uninstall", left)
+		mustAct(t, "install", root, src)
+		mustAct(t, "uninstall", root, src)
+		same(t, root, "after the second uninstall", left)
+	})
+
+	// As a configuration management does it.
+	t.Run("put back again and again", func(t *testing.T) {
+		root := bare(t)
+		put(t, root, name, "A", 0o755)
+		for range 3 {
+			mustAct(t, "install", root, src)
+			fresh := t.TempDir()
+			put(t, fresh, "rbd", "A", 0o755)
+			if err := os.Rename(filepath.Join(fresh, "rbd"), filepath.Join(root, name)); err != nil {
+				t.Fatal(err)
+			}
+			same(t, root, "put back", map[string]string{name: "A", name + beforeSuffix: "A"})
+		}
+		mustAct(t, "uninstall", root, src)
+		same(t, root, "after uninstall", map[string]string{name: "A"})
+
+		mustAct(t, "install", root, src)
+		put(t, root, name, "B", 0o755)
+		mustAct(t, "install", root, src)
+		mustAct(t, "uninstall", root, src)
+		same(t, root, "after another one", map[string]string{name: "B", name + beforeSuffix: "A"})
+	})
+
+	t.Run("of a link", func(t *testing.T) {
+		root := bare(t)
+		if err := os.MkdirAll(filepath.Join(root, "opt/bin"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Symlink("other", filepath.Join(root, "opt/bin/rbdmap")); err != nil {
+			t.Fatal(err)
+		}
+		if text, _ := plan(t, root, src); !strings.Contains(text, "link /opt/bin/rbdmap -> rbd, keep what stands there as /opt/bin/rbdmap"+beforeSuffix+" (") {
+			t.Errorf("plan:\n%s", text)
+		}
+	})
+}
+
 // TestMovedFolder: a folder that the installer made and somebody has moved
 // since, with a link in its place, is no longer the installer's, nor the link.
 func TestMovedFolder(t *testing.T) {

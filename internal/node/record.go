@@ -209,30 +209,48 @@ func (r *record) makeFolders(t *tree, name string) error {
 // there, and keeps what belongs to somebody else.
 func (r *record) replace(t *tree, name string, wrote, now object) error {
 	e := r.find(name)
-	var foreign bool
-	switch {
-	case e == nil:
+	as, err := e.keepAs(t, name, now)
+	if err != nil {
+		return err
+	}
+	if e == nil {
 		e = &entry{Path: name, Before: object{Kind: absent}}
 		r.Entries = append(r.Entries, e)
-		foreign = now.Kind != absent
-	case now.Kind == absent:
-	case now == e.Before || !e.ours(now):
-		foreign = true
-	default:
-		e.Was = &now
 	}
 	e.Wrote = wrote
-	if foreign {
-		e.Before, e.Backup = now, beforeName(name)
+	switch {
+	case as != "":
+		e.Before, e.Backup = now, as
+	case now.Kind != absent:
+		e.Was = &now
 	}
 	r.Complete = false
 	if err := r.save(t); err != nil {
 		return err
 	}
-	if foreign {
-		return t.keep(name)
+	if as != "" {
+		return t.keep(name, as)
 	}
 	return nil
+}
+
+// keepAs returns the name under which what stands at a path is kept when it is
+// replaced, "" when it is not somebody else's. Nothing that is kept is ever
+// removed for it; what is put back there again and again is kept once. e is
+// nil where the record does not know the path.
+func (e *entry) keepAs(t *tree, name string, now object) (string, error) {
+	switch {
+	case now.Kind == absent:
+		return "", nil
+	case e == nil:
+	case now != e.Before && e.ours(now):
+		return "", nil
+	case now == e.Before && e.Backup != "":
+		if kept, err := t.look(e.Backup); err != nil || kept == now {
+			return e.Backup, err
+		}
+	}
+	return t.freeName(name)
 }
 
 // takeBack makes a path what it was before the first install and says what
@@ -272,7 +290,7 @@ func (e *entry) takeBack(t *tree) (string, error) {
 		return fmt.Sprintf("%s removed, but what stood there before is lost: %s is gone", e.Path, e.Backup), t.remove(e.Path)
 	case e.Backup != "" && t.sameFile(e.Path, e.Backup):
 		return "", t.remove(e.Backup) // kept, but not yet replaced
-	case e.Backup != "" && (now.Kind == absent || e.ours(now)):
+	case e.Backup != "" && (now.Kind == absent || e.ours(now) || now == kept):
 		return fmt.Sprintf("%s is what it was before", e.Path), t.rename(e.Backup, e.Path)
 	case now.Kind == absent:
 		return "", nil

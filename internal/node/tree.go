@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"strconv"
 	"strings"
 	"syscall"
 
@@ -145,8 +146,7 @@ const (
 	beforeSuffix = ".before-opt-rbd" // what stood there before the first install
 )
 
-func newName(name string) string    { return path.Join(path.Dir(name), "."+path.Base(name)+newSuffix) }
-func beforeName(name string) string { return name + beforeSuffix }
+func newName(name string) string { return path.Join(path.Dir(name), "."+path.Base(name)+newSuffix) }
 
 func openTree(dir string) (*tree, error) {
 	root, err := os.OpenRoot(dir)
@@ -448,18 +448,34 @@ func (t *tree) rename(from, to string) error {
 	return t.syncFolder(path.Dir(to))
 }
 
+// freeName returns the first name for keeping what stands at name that nobody
+// uses, or under which it is kept already.
+func (t *tree) freeName(name string) (string, error) {
+	for i := 1; ; i++ {
+		as := name + beforeSuffix
+		if i > 1 {
+			as += "." + strconv.Itoa(i)
+		}
+		o, err := t.look(as)
+		if err != nil || o.Kind == absent || t.sameFile(name, as) {
+			return as, err
+		}
+	}
+}
+
 // keep gives what stands at name a second name (a hard link: content, owner,
-// times, labels and all) under which it survives being replaced.
-func (t *tree) keep(name string) error {
+// times, labels and all) under which it survives being replaced. Nothing is
+// done where something stands there: freeName knows what.
+func (t *tree) keep(name, as string) error {
+	if o, err := t.look(as); err != nil || o.Kind != absent {
+		return err
+	}
 	a, err := t.resolve(name, false)
 	if err != nil {
 		return named(name, err)
 	}
-	b, err := t.resolve(beforeName(name), false)
+	b, err := t.resolve(as, false)
 	if err != nil {
-		return named(name, err)
-	}
-	if err := t.removeAll(b); err != nil {
 		return named(name, err)
 	}
 	if err := t.opLink(a, b); err != nil {
