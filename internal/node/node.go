@@ -172,7 +172,8 @@ func (n *Node) steps(ctx context.Context) ([]step, error) {
 		steps = append(steps, textFile(managerFile, systemd.Manager(quoted(servicePath))))
 	}
 	steps = append(steps, n.liveSteps(after)...)
-	return append(steps, collectStep{next: n.next}), nil
+	steps = append(steps, collectStep{next: n.next})
+	return append([]step{recordStep{placed{recordPath(n.Prefix)}, steps}}, steps...), nil
 }
 
 // labelSteps look after labels where there are any, before a service runs what
@@ -226,19 +227,24 @@ func (n *Node) servicePath(ctx context.Context) (value string, after setting, ne
 		return "", after, false, err
 	}
 	value = base.path
-	if e := n.entry(managerFile); value == "" && e != nil {
-		// Ours already says what held before it came.
-		now, err := n.tree.look(managerFile)
-		if err != nil {
+	now, err := n.tree.look(managerFile)
+	if err != nil {
+		return "", after, false, err
+	}
+	e := n.entry(managerFile)
+	ours := e != nil
+	if !ours && now.Kind == file {
+		if ours, err = lostRecord(n.tree, n.Prefix); err != nil {
 			return "", after, false, err
 		}
-		if now.same(e.Wrote) {
-			text, err := n.tree.read(managerFile)
-			if err != nil {
-				return "", after, false, named(managerFile, err)
-			}
-			value, _, _ = lastPath(string(text), "")
+	}
+	if value == "" && ours && (e == nil || now.same(e.Wrote)) {
+		// Ours already says what held before it came.
+		text, err := n.tree.read(managerFile)
+		if err != nil {
+			return "", after, false, named(managerFile, err)
 		}
+		value, _, _ = lastPath(string(text), "")
 	}
 	if value == "" && n.systemd != nil {
 		env, err := n.systemd.environment(ctx)
@@ -249,7 +255,7 @@ func (n *Node) servicePath(ctx context.Context) (value string, after setting, ne
 		value = literal(value)
 	}
 	value = cmp.Or(value, defaultPath)
-	needed = n.entry(managerFile) != nil || !inPath(value, n.bin())
+	needed = ours || !inPath(value, n.bin())
 	return withFolder(value, n.bin()), after, needed, nil
 }
 
@@ -466,6 +472,9 @@ func (n *Node) uninstall(ctx context.Context) error {
 		return err
 	}
 	if n.record == nil {
+		if lost, err := lostRecord(n.tree, n.Prefix); err != nil || lost {
+			return cmp.Or(err, fmt.Errorf("%s is lost: run install, which writes it again, then uninstall", recordPath(n.Prefix)))
+		}
 		n.Say("nothing is installed in %s", n.Prefix)
 		return nil
 	}

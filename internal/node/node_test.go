@@ -24,6 +24,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/opt-rbd/opt-rbd/internal/payload"
+	"github.com/opt-rbd/opt-rbd/systemd"
 )
 
 // The test binary is also the installer that is killed: see cut.
@@ -125,6 +126,15 @@ func source(t *testing.T, text string) string {
 	}
 	put(t, dir, "payload/"+payload.ManifestName, string(data), 0o644)
 	return dir
+}
+
+func readFile(t *testing.T, name string) []byte {
+	t.Helper()
+	data, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
 }
 
 func put(t *testing.T, dir, name, text string, mode fs.FileMode) {
@@ -588,6 +598,64 @@ func TestMovedFolder(t *testing.T) {
 				t.Errorf("second uninstall said:\n%s", said)
 			}
 		})
+	}
+}
+
+// TestLostRecord: a record that somebody has removed is written again, so that
+// uninstall finds all that the installer wrote.
+func TestLostRecord(t *testing.T) {
+	old, src := source(t, "one"), source(t, "two")
+	put(t, old, "shim", string(readFile(t, "/usr/bin/false")), 0o755)
+	const record = "/opt/rbd/installed.json"
+	for name, lose := range map[string]func(root string) error{
+		"all in order": func(string) error { return nil },
+		"a file too":   func(root string) error { return os.Remove(filepath.Join(root, "etc/modules-load.d/rbd.conf")) },
+		"drop-in of the unit": func(root string) error {
+			put(t, root, "etc/systemd/system/kubelet.service.d/zz-opt-rbd.conf", "[Service]\n", 0o644)
+			return nil
+		},
+		"PATH of a running systemd": func(root string) error {
+			put(t, root, managerFile, systemd.Manager("/usr/bin:/opt/bin"), 0o644)
+			return nil
+		},
+	} {
+		for kind, first := range map[string]string{"same release": src, "upgrade": old} {
+			t.Run(name+", "+kind, func(t *testing.T) {
+				root := bare(t)
+				mustAct(t, "install", root, first)
+				if err := errors.Join(os.Remove(filepath.Join(root, record)), lose(root)); err != nil {
+					t.Fatal(err)
+				}
+				if text, ok := status(t, root); ok || text != "missing  "+record+": lost, install writes it again\n" {
+					t.Errorf("status %v:\n%s", ok, text)
+				}
+				if err := act("uninstall", root, src, nil); err == nil || !strings.HasPrefix(err.Error(), record+" is lost: run install") {
+					t.Errorf("uninstall: %v", err)
+				}
+				if text, pending := plan(t, root, src); !pending || !strings.Contains(text, "1. write "+record+" again (lost)\n") {
+					t.Errorf("plan %v:\n%s", pending, text)
+				}
+				if said := mustAct(t, "install", root, src); !strings.Contains(said, record+" was lost and is written again") {
+					t.Errorf("install said:\n%s", said)
+				}
+				if text, ok := status(t, root); !ok {
+					t.Errorf("status:\n%s", text)
+				}
+				if text, pending := plan(t, root, src); pending {
+					t.Errorf("plan after it:\n%s", text)
+				}
+				said := mustAct(t, "uninstall", root, src)
+				err := filepath.WalkDir(root, func(name string, d fs.DirEntry, err error) error {
+					if strings.Contains(name, "rbd") {
+						t.Errorf("left behind: %s; uninstall said:\n%s", name, said)
+					}
+					return err
+				})
+				if err != nil {
+					t.Fatal(err)
+				}
+			})
+		}
 	}
 }
 

@@ -3,6 +3,7 @@ package node
 import (
 	"bytes"
 	"cmp"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -104,6 +105,98 @@ func readRecord(t *tree, prefix string) (*record, error) {
 		return nil, fmt.Errorf("%s has version %d, written by another installer: use that one", name, r.Version)
 	}
 	return r, nil
+}
+
+// lostRecord says whether an installation is there and its record is not: the
+// link to a payload, which comes after the record and goes before it, is.
+func lostRecord(t *tree, prefix string) (bool, error) {
+	if r, err := t.look(recordPath(prefix)); err != nil || r.Kind != absent {
+		return false, err
+	}
+	current, err := t.look(path.Join(home(prefix), "current"))
+	if err != nil || current.Kind != link {
+		return false, err
+	}
+	version, err := t.look(path.Join(home(prefix), current.Target))
+	return version.Kind == folder, err
+}
+
+// recordStep writes a record that is lost: nobody could take the installation
+// back without it.
+type recordStep struct {
+	placed
+	others []step // of the installation
+}
+
+func (s recordStep) check(_ context.Context, n *Node) (state, error) {
+	lost, err := lostRecord(n.tree, n.Prefix)
+	if err != nil || !lost {
+		return good(""), err
+	}
+	return state{word: "missing", why: "lost", todo: "write " + s.path + " again"}, nil
+}
+
+func (s recordStep) apply(ctx context.Context, n *Node) (string, error) {
+	r := &record{Version: recordVersion, Unit: n.Unit, path: s.path, Entries: []*entry{}}
+	if err := r.gather(ctx, n, s.others); err != nil {
+		return "", err
+	}
+	if err := r.save(n.tree); err != nil {
+		return "", err
+	}
+	n.record = r
+	return s.path + " was lost and is written again: what stood there before the installation is not known", nil
+}
+
+// gather fills a record with what is there of an installation: what is named by
+// its content and what leads to that, what has a name of the installer's own,
+// and what is as it should be.
+func (r *record) gather(ctx context.Context, n *Node, steps []step) error {
+	add := func(name string, ours func(object) bool) error {
+		o, err := n.tree.lookPayload(name)
+		if err == nil && r.find(name) == nil && o.Kind != absent && ours(o) {
+			r.Entries = append(r.Entries, &entry{Path: name, Wrote: o, Before: object{Kind: absent}})
+		}
+		return err
+	}
+	id := func(o object) string { return o.Digest[:min(12, len(o.Digest))] }
+	r.Folders = append(r.Folders, home(n.Prefix))
+	for _, dir := range []string{path.Dir(n.version("x")), path.Dir(n.launcher("x"))} {
+		names, err := n.tree.list(dir)
+		if err != nil {
+			return named(dir, err)
+		}
+		r.Folders = append(r.Folders, dir)
+		for _, name := range names {
+			if err := add(path.Join(dir, name), func(o object) bool { return id(o) == name }); err != nil {
+				return err
+			}
+		}
+	}
+	u := unit{name: n.Unit}
+	always := func(object) bool { return true }
+	err := errors.Join(
+		add(n.current(), func(o object) bool { return r.find(path.Join(home(n.Prefix), o.Target)) != nil }),
+		add(n.command(), func(o object) bool { return r.find(n.launcher(id(o))) != nil }),
+		add(u.environmentFile(), always),
+		add(u.dropIn(), always))
+	if err != nil {
+		return err
+	}
+	for _, s := range steps {
+		p, ok := s.(interface{ place() string })
+		if !ok {
+			continue
+		}
+		st, err := s.check(ctx, n)
+		if err == nil && st.ok {
+			err = add(p.place(), always)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (r *record) encode() []byte {

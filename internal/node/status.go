@@ -32,7 +32,11 @@ type Fact struct {
 func (n *Node) Status(ctx context.Context) (*Status, error) {
 	s := &Status{Prefix: n.Prefix, Facts: []Fact{}}
 	if n.record == nil {
-		return s, nil
+		lost, err := lostRecord(n.tree, n.Prefix)
+		if lost {
+			s.Facts = append(s.Facts, Fact{recordPath(n.Prefix), "missing", "lost, install writes it again"})
+		}
+		return s, err
 	}
 	s.Installed, s.Complete, s.Unit = true, n.record.Complete, n.record.Unit
 	s.Release, s.Previous = &n.record.Release, n.record.Previous
@@ -54,12 +58,12 @@ func (n *Node) Status(ctx context.Context) (*Status, error) {
 
 // Text writes a status for a person, a line per fact.
 func (s *Status) Text(w io.Writer) error {
-	if !s.Installed {
+	if !s.Installed && len(s.Facts) == 0 {
 		_, err := fmt.Fprintf(w, "missing  nothing is installed in %s\n", s.Prefix)
 		return err
 	}
 	facts := s.Facts
-	if !s.Complete {
+	if s.Installed && !s.Complete {
 		unfinished := Fact{"the installation is not finished", "changed", "run install again, or uninstall to take it back"}
 		facts = append([]Fact{unfinished}, facts...)
 	}
