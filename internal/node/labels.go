@@ -261,9 +261,11 @@ type labelStep struct{ lasting }
 func (labelStep) name() string { return "SELinux labels" }
 
 // A mislabelled thing is one that the installer made.
-type mislabelled struct{ name, rel, have, want string }
+type mislabelled struct{ name, have, want string }
 
-func (labelStep) find(n *Node) (wrong []mislabelled, err error) {
+// find returns what has a wrong label, and mends it on the way if it is to: the
+// label of a folder in /etc, outermost first, is that of what stands in it.
+func (labelStep) find(n *Node, mend bool) (wrong []mislabelled, err error) {
 	if n.record == nil {
 		return nil, nil
 	}
@@ -285,10 +287,14 @@ func (labelStep) find(n *Node) (wrong []mislabelled, err error) {
 			return err
 		}
 		fits, err := n.tree.labelFits(name, info.Mode(), have, want)
-		if err == nil && !fits {
-			wrong = append(wrong, mislabelled{name, rel, have, want})
+		if err != nil || fits {
+			return err
 		}
-		return err
+		wrong = append(wrong, mislabelled{name, have, want})
+		if mend {
+			return n.tree.opLabel(name, rel)
+		}
+		return nil
 	}
 	names := append(slices.Clone(n.record.Folders), n.record.path)
 	for _, e := range n.record.Entries {
@@ -320,7 +326,7 @@ func (labelStep) find(n *Node) (wrong []mislabelled, err error) {
 }
 
 func (s labelStep) check(_ context.Context, n *Node) (state, error) {
-	wrong, err := s.find(n)
+	wrong, err := s.find(n, false)
 	if err != nil || len(wrong) == 0 {
 		return good(""), err
 	}
@@ -340,14 +346,9 @@ func andMore(wrong []mislabelled) string {
 }
 
 func (s labelStep) apply(_ context.Context, n *Node) (string, error) {
-	wrong, err := s.find(n)
+	wrong, err := s.find(n, true)
 	if err != nil {
 		return "", err
-	}
-	for _, w := range wrong {
-		if err := n.tree.opLabel(w.name, w.rel); err != nil {
-			return "", named(w.name, err)
-		}
 	}
 	return "SELinux label set, of " + andMore(wrong), nil
 }

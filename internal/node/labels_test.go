@@ -4,6 +4,7 @@ import (
 	"errors"
 	"maps"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -102,6 +103,18 @@ func TestLabels(t *testing.T) {
 	mustAct(t, "install", root, src)
 	if got := getLabel(t, filepath.Join(root, unit)); got != label("etc")+"\x00" {
 		t.Errorf("%s has %q", unit, got)
+	}
+	// What stands in a folder goes by that, once it is mended itself.
+	for _, name := range []string{path.Dir(unit), unit} {
+		if err := unix.Lremovexattr(filepath.Join(root, name), labelName); err != nil {
+			t.Fatal(err)
+		}
+	}
+	mustAct(t, "install", root, src)
+	for _, name := range []string{path.Dir(unit), unit} {
+		if got := getLabel(t, filepath.Join(root, name)); got != label("etc")+"\x00" {
+			t.Errorf("%s has %q", name, got)
+		}
 	}
 
 	// A relabel of the system may choose among what does no harm.
