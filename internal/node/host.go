@@ -3,16 +3,17 @@ package node
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
-	"io/fs"
 	"path"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 
 	"github.com/coreos/go-systemd/v22/dbus"
 	"golang.org/x/sys/unix"
+
+	"github.com/opt-rbd/opt-rbd/systemd"
 )
 
 // What a node is like is told by looking, not by its name: a new distribution
@@ -31,14 +32,8 @@ const (
 // SELinux lets no service run; /usr/local is a link into /var, too, but the
 // policy knows it for what it is, and its bin is in the PATH of all services.
 func choosePrefix(t *tree) (string, error) {
-	for _, prefix := range []string{optPrefix, localPrefix} {
-		_, err := t.stat(recordPath(prefix))
-		if err == nil {
-			return prefix, nil
-		}
-		if !errors.Is(err, fs.ErrNotExist) {
-			return "", err
-		}
+	if prefix, err := installedIn(t); err != nil || prefix != "" {
+		return prefix, err
 	}
 	opt, err := t.look(optPrefix)
 	if err != nil {
@@ -52,6 +47,43 @@ func choosePrefix(t *tree) (string, error) {
 		return localPrefix, nil
 	}
 	return optPrefix, nil
+}
+
+// Files of an installation that stand at the same place whatever its prefix is
+// and name programs in its bin. The first is written first and goes last.
+var (
+	shutdownFile  = path.Join(unitFolder, systemd.Shutdown)
+	namingFiles   = []string{shutdownFile, path.Join(unitFolder, systemd.Rbdmap), udevFile}
+	namedPrograms = regexp.MustCompile(`"(/[^"\n]+)/bin/(?:rbdmap"|ceph-rbdnamer )`)
+)
+
+// installedIn returns the prefix of the installation, "" where there is none.
+// What a file names is believed where an installation is to be seen there.
+func installedIn(t *tree) (string, error) {
+	var prefixes []string
+	for _, name := range namingFiles {
+		text, err := readSettings(t, name)
+		if err != nil {
+			continue // it names nothing
+		}
+		if found := namedPrograms.FindStringSubmatch(text); found != nil {
+			prefixes = append(prefixes, path.Clean(found[1]))
+		}
+	}
+	for _, prefix := range append(prefixes, optPrefix, localPrefix) {
+		record, err := t.look(recordPath(prefix))
+		if err != nil {
+			return "", err
+		}
+		lost, err := lostRecord(t, prefix)
+		if err != nil {
+			return "", err
+		}
+		if lost || record.Kind != absent {
+			return prefix, nil
+		}
+	}
+	return "", nil
 }
 
 // inVar says whether an object is a link, in a folder, into /var.

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -61,6 +62,108 @@ func TestChoosePrefix(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestOwnPrefix: an installation is found wherever it is, and there is one.
+func TestOwnPrefix(t *testing.T) {
+	src := source(t, "one")
+	open := func(t *testing.T, root, prefix string, do func(n *Node) error) error {
+		t.Helper()
+		o := options(root, src, nil)
+		o.Prefix = prefix
+		n, err := Open(t.Context(), o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer n.Close()
+		return do(n)
+	}
+	install := func(n *Node) error { return n.Install(t.Context()) }
+	uninstall := func(n *Node) error { return n.Uninstall(t.Context()) }
+	for name, change := range map[string]func(root string) error{
+		"as it was":      func(string) error { return nil },
+		"without a unit": func(root string) error { return os.Remove(filepath.Join(root, shutdownFile)) },
+		"without units":  func(root string) error { return os.RemoveAll(filepath.Join(root, unitFolder)) },
+		"a rule of the vendor": func(root string) error {
+			put(t, root, udevFile, `KERNEL=="rbd[0-9]*", PROGRAM="/usr/bin/ceph-rbdnamer %k"`+"\n", 0o644)
+			return nil
+		},
+		"with a lost record": func(root string) error { return os.Remove(filepath.Join(root, "srv/x/rbd/installed.json")) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			root := bare(t)
+			if err := errors.Join(open(t, root, "/srv/x", install), change(root)); err != nil {
+				t.Fatal(err)
+			}
+			before := snapshot(t, root)
+			for _, again := range []func(n *Node) error{install, func(n *Node) error {
+				_, err := n.Plan(t.Context(), new(strings.Builder))
+				return err
+			}} {
+				want := "cannot install in /opt beside the installation in /srv/x: uninstall that first"
+				if err := open(t, root, "/opt", again); err == nil || err.Error() != want {
+					t.Errorf("a second one: %v", err)
+				}
+			}
+			if diff := cmp.Diff(before, snapshot(t, root)); diff != "" {
+				t.Errorf("the second one changed:\n%s", diff)
+			}
+			if err := open(t, root, "", install); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := os.Stat(filepath.Join(root, "opt")); err == nil {
+				t.Error("there is a second one")
+			}
+			err := open(t, root, "", func(n *Node) error {
+				if st, err := n.Status(t.Context()); err != nil || !st.OK || st.Prefix != "/srv/x" {
+					t.Errorf("status: %+v, %v", st, err)
+				}
+				return n.Uninstall(t.Context())
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := os.Stat(filepath.Join(root, "srv/x/rbd")); err == nil {
+				t.Error("uninstall left it")
+			}
+			// And now it may be elsewhere.
+			if err := open(t, root, "/opt", install); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+
+	// Cut off in the payload, in both directions.
+	t.Run("cut off", func(t *testing.T) {
+		root := bare(t)
+		before := snapshot(t, root)
+		full := func(do func(n *Node) error) func(n *Node) error {
+			return func(n *Node) error {
+				n.tree.around = func(c change, do func() error) error {
+					if strings.Contains(c.name, "/versions/") {
+						return syscall.ENOSPC
+					}
+					return do()
+				}
+				return do(n)
+			}
+		}
+		if err := open(t, root, "/srv/x", full(install)); !errors.Is(err, syscall.ENOSPC) {
+			t.Fatal(err)
+		}
+		if err := open(t, root, "", install); err != nil {
+			t.Fatal(err)
+		}
+		if err := open(t, root, "", full(uninstall)); !errors.Is(err, syscall.ENOSPC) {
+			t.Fatal(err)
+		}
+		if err := open(t, root, "", uninstall); err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(before, snapshot(t, root)); diff != "" {
+			t.Errorf("after uninstall:\n%s", diff)
+		}
+	})
 }
 
 // On a system by ostree all goes to /usr/local, and systemd's PATH has its bin

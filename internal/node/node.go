@@ -141,6 +141,10 @@ func (n *Node) command() string { return path.Join(n.bin(), "rbd") }
 
 // steps returns what this node needs, in the order in which it is made.
 func (n *Node) steps(ctx context.Context) ([]step, error) {
+	// Two would take the settings of systemd and udev from each other.
+	if prefix, err := installedIn(n.tree); err != nil || prefix != "" && prefix != n.Prefix {
+		return nil, cmp.Or(err, fmt.Errorf("cannot install in %s beside the installation in %s: uninstall that first", n.Prefix, prefix))
+	}
 	manifest, err := n.fits()
 	if err != nil {
 		return nil, err
@@ -155,6 +159,7 @@ func (n *Node) steps(ctx context.Context) ([]step, error) {
 	}
 	n.next = release{manifest.ID, launcher}
 	steps := []step{
+		n.unitFile(systemd.Shutdown), // not enabled before the command is there
 		payloadStep{placed{n.version(manifest.ID)}, n.Payload, manifest},
 		program(n.launcher(launcher), n.Shim),
 		symlink(n.current(), path.Join("versions", manifest.ID)),
@@ -488,17 +493,18 @@ func (n *Node) uninstall(ctx context.Context) error {
 		return err
 	}
 	slices.Reverse(files)
-	// The command goes before what it runs: no upgrade must turn that about.
-	inside := func(f fact) bool { return strings.HasPrefix(f.name(), home(n.Prefix)+"/") }
-	slices.SortStableFunc(files, func(a, b fact) int {
+	// The command goes before what it runs: no upgrade must turn that about. At
+	// last goes what says where all that is.
+	rank := func(f fact) int {
 		switch {
-		case inside(a) == inside(b):
-			return 0
-		case inside(b):
-			return -1
+		case f.name() == shutdownFile:
+			return 2
+		case strings.HasPrefix(f.name(), home(n.Prefix)+"/"):
+			return 1
 		}
-		return 1
-	})
+		return 0
+	}
+	slices.SortStableFunc(files, func(a, b fact) int { return cmp.Compare(rank(a), rank(b)) })
 	if err := n.undo(ctx, files); err != nil {
 		return err
 	}

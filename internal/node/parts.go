@@ -10,15 +10,17 @@ import (
 	"github.com/opt-rbd/opt-rbd/systemd"
 )
 
-// parts are the node's settings beside the command itself.
-func (n *Node) parts() []step {
+// unitFile is one of the installer's units.
+func (n *Node) unitFile(name string) step {
 	kubelet := KubeletUnits
 	if !slices.Contains(kubelet, n.Unit) {
 		kubelet = append([]string{n.Unit}, kubelet...)
 	}
-	unit := func(name string) step {
-		return textFile(path.Join(unitFolder, name), systemd.Unit(name, n.bin(), kubelet))
-	}
+	return textFile(path.Join(unitFolder, name), systemd.Unit(name, n.bin(), kubelet))
+}
+
+// parts are the node's settings beside the command itself.
+func (n *Node) parts() []step {
 	// As systemctl enable does.
 	enabled := func(name string) step {
 		return symlink(path.Join(unitFolder, "multi-user.target.wants", name), path.Join(unitFolder, name))
@@ -26,17 +28,19 @@ func (n *Node) parts() []step {
 	return []step{
 		// Under this name the launcher tells udev what a device is.
 		symlink(path.Join(n.bin(), "ceph-rbdnamer"), path.Base(n.command())),
-		textFile("/etc/udev/rules.d/50-rbd.rules", systemd.UdevRules(n.bin())),
+		textFile(udevFile, systemd.UdevRules(n.bin())),
 		textFile("/etc/modules-load.d/rbd.conf", systemd.ModulesLoad),
 		symlink(path.Join(n.bin(), "rbdmap"), path.Base(n.command())),
-		unit(systemd.Rbdmap),
+		n.unitFile(systemd.Rbdmap),
 		enabled(systemd.Rbdmap),
-		unit(systemd.Shutdown),
 		enabled(systemd.Shutdown),
 	}
 }
 
-const unitFolder = "/etc/systemd/system"
+const (
+	unitFolder = "/etc/systemd/system"
+	udevFile   = "/etc/udev/rules.d/50-rbd.rules"
+)
 
 // shutdownStep is the unit that gives back what is mapped at shutdown: it has
 // to have been started for systemd to stop it then.
