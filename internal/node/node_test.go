@@ -1040,6 +1040,38 @@ func TestBeaten(t *testing.T) {
 	}
 }
 
+// TestDamagedRecord: what is said of it is the way out.
+func TestDamagedRecord(t *testing.T) {
+	src, root := source(t, "one"), bare(t)
+	before := snapshot(t, root)
+	mustAct(t, "install", root, src)
+	record := filepath.Join(root, "opt/rbd/installed.json")
+	for _, text := range []string{"", "{", "null", "{}"} {
+		put(t, root, "opt/rbd/installed.json", text, 0o644)
+		err := act("install", root, src, nil)
+		if err == nil || !strings.HasSuffix(err.Error(), ": move it away and run install, which writes it again") {
+			t.Errorf("%q: %v", text, err)
+		}
+	}
+	if err := os.Rename(record, filepath.Join(t.TempDir(), "away")); err != nil {
+		t.Fatal(err)
+	}
+	mustAct(t, "install", root, src)
+	if text, ok := status(t, root); !ok {
+		t.Errorf("status:\n%s", text)
+	}
+	mustAct(t, "uninstall", root, src)
+	after := snapshot(t, root)
+	for name := range before {
+		if after[name] != before[name] {
+			t.Errorf("%s: %s, was %s", name, after[name], before[name])
+		}
+	}
+	if _, err := os.Lstat(filepath.Join(root, "opt/rbd")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("/opt/rbd after uninstall: %v", err)
+	}
+}
+
 func TestFindIn(t *testing.T) {
 	root := bare(t)
 	put(t, root, "usr/sbin/rbd", "not executable", 0o644)

@@ -98,8 +98,12 @@ func readRecord(t *tree, prefix string) (*record, error) {
 		return nil, named(name, err)
 	}
 	r := &record{path: name}
-	if err := json.Unmarshal(data, r); err != nil {
-		return nil, fmt.Errorf("%s is damaged: %w", name, err)
+	err = json.Unmarshal(data, r)
+	if err == nil && r.Version == 0 {
+		err = errors.New("it has no version")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s is damaged: %w: move it away and run install, which writes it again", name, err)
 	}
 	if r.Version != recordVersion {
 		return nil, fmt.Errorf("%s has version %d, written by another installer: use that one", name, r.Version)
