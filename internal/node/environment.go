@@ -4,17 +4,13 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"maps"
-	"os"
 	"path"
 	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf8"
-
-	"golang.org/x/sys/unix"
 )
 
 // defaultPath is systemd's own PATH for services where neither
@@ -64,7 +60,7 @@ func managerPaths(t *tree) (base, after setting, err error) {
 	}
 	for _, name := range files {
 		late := strings.HasSuffix(path.Dir(name), ".d") && path.Base(name) > path.Base(managerFile)
-		text, err := readSettings(t, name)
+		text, err := t.read(name)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue // a link to nowhere hides the name
 		}
@@ -73,7 +69,7 @@ func managerPaths(t *tree) (base, after setting, err error) {
 		}
 		value, set := "", false
 		if err == nil {
-			value, set, err = lastPath(text, base.path)
+			value, set, err = lastPath(string(text), base.path)
 		}
 		if set {
 			base = setting{path: value, file: name}
@@ -125,31 +121,6 @@ func managerFiles(t *tree) ([]string, error) {
 		files = append(files, dropIns[name])
 	}
 	return files, nil
-}
-
-// readSettings returns the content of a configuration file. It does not wait
-// for the other end of a pipe.
-func readSettings(t *tree, name string) (string, error) {
-	rel, err := t.resolve(name, true)
-	if err != nil {
-		return "", err
-	}
-	f, err := t.root.OpenFile(rel, os.O_RDONLY|unix.O_NONBLOCK, 0)
-	if err != nil {
-		return "", err
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	switch {
-	case err != nil:
-		return "", err
-	case info.Mode()&fs.ModeCharDevice != 0:
-		return "", nil // a link to /dev/null hides the name
-	case !info.Mode().IsRegular():
-		return "", errors.New("is not a regular file")
-	}
-	text, err := io.ReadAll(f)
-	return string(text), err
 }
 
 // What is blank to systemd, and what ends a line: also CR and NUL, and two

@@ -62,11 +62,11 @@ var (
 func installedIn(t *tree) (string, error) {
 	var prefixes []string
 	for _, name := range namingFiles {
-		text, err := readSettings(t, name)
+		text, err := t.read(name)
 		if err != nil {
 			continue // it names nothing
 		}
-		if found := namedPrograms.FindStringSubmatch(text); found != nil {
+		if found := namedPrograms.FindStringSubmatch(string(text)); found != nil {
 			prefixes = append(prefixes, path.Clean(found[1]))
 		}
 	}

@@ -1053,6 +1053,12 @@ func TestDamagedRecord(t *testing.T) {
 			t.Errorf("%q: %v", text, err)
 		}
 	}
+	if err := errors.Join(os.Remove(record), syscall.Mkfifo(record, 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	if err := act("install", root, src, nil); err == nil || !strings.HasSuffix(err.Error(), "installed.json: is not a regular file") {
+		t.Errorf("a pipe: %v", err)
+	}
 	if err := os.Rename(record, filepath.Join(t.TempDir(), "away")); err != nil {
 		t.Fatal(err)
 	}

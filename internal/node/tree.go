@@ -271,13 +271,28 @@ func digest(r io.Reader) (string, error) {
 	return hex.EncodeToString(h.Sum(nil)), nil
 }
 
-// read returns the content of a file, links followed.
+// read returns the content of a file, links followed. It does not wait for the
+// other end of a pipe.
 func (t *tree) read(name string) ([]byte, error) {
 	rel, err := t.resolve(name, true)
 	if err != nil {
 		return nil, err
 	}
-	return t.root.ReadFile(rel)
+	f, err := t.root.OpenFile(rel, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	switch {
+	case err != nil:
+		return nil, err
+	case info.Mode()&fs.ModeCharDevice != 0:
+		return nil, nil // a link to /dev/null hides a file of settings
+	case !info.Mode().IsRegular():
+		return nil, errors.New("is not a regular file")
+	}
+	return io.ReadAll(f)
 }
 
 // stat is what stat(2) says on the node, links followed.
