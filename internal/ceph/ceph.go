@@ -135,7 +135,7 @@ func (c *Cluster) Words() (words []string, key string) {
 }
 
 func readEarly(argv []string) (early, []string, error) {
-	e := early{cluster: "ceph", name: "client.admin"}
+	e := early{name: "client.admin"} // without its name librados takes the cluster for the one of -c's file, or for ceph
 	var rest []string
 	for i := 0; i < len(argv); i++ {
 		if argv[i] == "--" {
@@ -484,11 +484,38 @@ func (c *Cluster) Pool(pool, namespace string) (*rados.IOContext, error) {
 	return io, nil
 }
 
-// Shutdown takes librados down, which writes out what its log still holds. A
-// command that succeeded need not call it: the process ends sooner without,
-// and everything of it ends with the process.
+// Leave takes away what would stay of a connection after the process: the
+// socket of the option admin_socket. It is for a command that succeeded, which
+// need not call Shutdown: the process ends sooner without, and everything else
+// of it ends with the process.
+func (c *Cluster) Leave() {
+	path := c.Config("admin_socket")
+	if path == "" {
+		return
+	}
+	// One that another process listens at is that one's.
+	conn, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		return
+	}
+	defer conn.Close()
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return
+	}
+	_ = raw.Control(func(fd uintptr) {
+		peer, err := unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
+		if err == nil && int(peer.Pid) == os.Getpid() {
+			_ = os.Remove(path) // librados' own would not be told either
+		}
+	})
+}
+
+// Shutdown takes librados down, which writes out what its log still holds. The
+// rest is as with Leave.
 func (c *Cluster) Shutdown() {
 	// go-ceph's own does nothing to what is not connected, and its finalizer would do this a second time.
+	c.Leave() // librados leaves it to whatever holds on to the connection
 	runtime.SetFinalizer(c.conn, nil)
 	C.rados_shutdown(c.handle())
 }

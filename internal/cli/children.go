@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"syscall"
 
 	"github.com/ceph/go-ceph/rados"
@@ -124,7 +125,11 @@ func printChildren(c *call, f output.Formatter, list []rbd.ImageSpec) error {
 		}
 		if f == nil {
 			line := spec.Spec{Pool: child.PoolName, Namespace: child.PoolNamespace, Image: child.ImageName}.String()
-			if child.Trash {
+			switch {
+			case child.PoolName == "": // it is gone, and the image with it
+				gone := spec.Spec{Pool: strconv.FormatUint(child.PoolID, 10), Namespace: child.PoolNamespace, Image: child.ImageID}
+				line = "(child missing " + gone.String() + ")"
+			case child.Trash:
 				line += " (trash " + child.ImageID + ")"
 			}
 			fmt.Fprintln(c.stdout, line)

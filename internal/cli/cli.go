@@ -161,6 +161,8 @@ func run(argv []string, stdout *bufio.Writer, stderr io.Writer) int {
 	if err != nil || cluster.Verbose() {
 		// librados' own last words are written by a thread of its own.
 		cluster.Shutdown()
+	} else {
+		cluster.Leave()
 	}
 	for _, o := range line.Deprecated() {
 		fmt.Fprintf(stderr, "rbd: %s is deprecated, %s\n", strings.TrimSuffix(optionTitle(*o), " "+o.Arg), o.Help)

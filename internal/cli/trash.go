@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -171,6 +172,7 @@ func printTrash(c *call, pool *rados.IOContext, images []librbd.Trashed, f outpu
 		f.OpenArray("trash")
 	}
 	shown := 0
+	var gone error // of the last one
 	for _, i := range images {
 		if !c.Bool("all") && i.Source != librbd.TrashUser && i.Source != librbd.TrashUserParent {
 			continue
@@ -179,8 +181,10 @@ func printTrash(c *call, pool *rados.IOContext, images []librbd.Trashed, f outpu
 		if long {
 			image, err := rbd.OpenImageByIdReadOnly(pool, i.ID, rbd.NoSnapshot)
 			if errno.Code(err) == syscall.ENOENT {
-				continue // removed meanwhile
+				gone = err // removed meanwhile
+				continue
 			}
+			gone = nil
 			if err != nil {
 				return errno.Wrap(err, "error opening "+i.Name)
 			}
@@ -226,10 +230,10 @@ func printTrash(c *call, pool *rados.IOContext, images []librbd.Trashed, f outpu
 	}
 	if f != nil {
 		f.Close()
-		return f.Flush(c.stdout)
+		return cmp.Or(f.Flush(c.stdout), gone)
 	}
-	if long && shown > 0 {
-		return table.Flush(c.stdout)
+	if long && (shown > 0 || gone != nil) {
+		return cmp.Or(table.Flush(c.stdout), gone)
 	}
 	return nil
 }

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"github.com/opt-rbd/opt-rbd/internal/args"
@@ -107,8 +108,8 @@ type client struct {
 // readClient reads the words of the line that are Ceph's, and the file that
 // they or the environment name.
 func readClient(words []string, env func(string) string) (client, error) {
-	c := client{cluster: "ceph", id: "admin"}
-	file := env("CEPH_CONF")
+	c := client{id: "admin"}
+	file, named := env("CEPH_CONF"), false
 	line := conf.Options{}
 	for len(words) > 0 {
 		name, value, n := args.CephOption(words, "-c", "--conf", "--cluster", "--id", "-n", "--name", "-m", "--mon_host", "-k", "--keyring", "-K", "--keyfile", "--key")
@@ -118,7 +119,7 @@ func readClient(words []string, env func(string) string) (client, error) {
 		words = words[n:]
 		switch name {
 		case "-c", "--conf":
-			file = value
+			file, named = value, true
 		case "--cluster":
 			c.cluster = value
 		case "--id":
@@ -139,6 +140,13 @@ func readClient(words []string, env func(string) string) (client, error) {
 			line["key"] = value
 		}
 	}
+	if c.cluster == "" {
+		c.cluster = "ceph"
+		if name, ok := strings.CutSuffix(filepath.Base(file), ".conf"); ok && named {
+			c.cluster = name
+		}
+	}
+	named = named || file != ""
 	// Ceph looks into more places, and into more than one file.
 	if file == "" {
 		file = "/etc/ceph/" + c.cluster + ".conf"
@@ -148,7 +156,7 @@ func readClient(words []string, env func(string) string) (client, error) {
 	}
 	text, err := os.ReadFile(file)
 	// That nothing is there is what a line that says it all is used to, unless it names the file.
-	if err != nil && (!errors.Is(err, fs.ErrNotExist) || line["mon_host"] == "" || file != "/etc/ceph/"+c.cluster+".conf") {
+	if err != nil && (!errors.Is(err, fs.ErrNotExist) || line["mon_host"] == "" || named) {
 		return c, err
 	}
 	if c.options, err = conf.Parse(string(text), "client."+c.id); err != nil {

@@ -40,6 +40,8 @@ func TestDirectRequest(t *testing.T) {
 	file("ceph.client.kube.keyring", keyring)
 	conf := file("ceph.conf", "[global]\nmon host = [v2:10.0.0.1:3300,v1:10.0.0.1:6789]\nkeyring = "+dir+"/$cluster.$name.keyring\n"+
 		"[client]\nrbd default pool = disks\nrbd_default_map_options = queue_depth=8,ro\n")
+	site := file("site.conf", "[global]\nmon host = 10.0.0.4:1\nkeyring = "+dir+"/of-$cluster.$name.keyring\n")
+	file("of-site.client.kube.keyring", keyring)
 	type want struct{ mons, id, spec, options string }
 	for _, test := range []struct {
 		line string
@@ -51,6 +53,8 @@ func TestDirectRequest(t *testing.T) {
 		{"-c " + conf + " --id kube map disk@snap", want{"10.0.0.1:3300 10.0.0.1:6789", "kube", "disks/disk@snap", "queue_depth=8,ro"}},
 		{"-c " + conf + " -n client.kube device map p/ns/disk -o rw --exclusive", want{"10.0.0.1:3300 10.0.0.1:6789", "kube", "p/ns/disk", "exclusive,queue_depth=8"}},
 		{"map disk -c " + conf + " --id kube -t krbd --keyring " + dir + "/none," + dir + "/ceph.client.kube.keyring -m 10.0.0.9:1", want{"10.0.0.9:1", "kube", "disks/disk", "queue_depth=8,ro"}},
+		// A file after -c names the cluster, unless the line does.
+		{"-c " + site + " --id kube map disk", want{"10.0.0.4:1", "kube", "rbd/disk", ""}},
 		{"map disk -c " + conf + " --id other --keyfile " + file("key", key+"\n"), want{"10.0.0.1:3300 10.0.0.1:6789", "other", "disks/disk", "queue_depth=8,ro"}},
 	} {
 		r, err := request(t, nil, strings.Fields(test.line)...)
@@ -87,6 +91,7 @@ func TestDirectRequest(t *testing.T) {
 		with("[global]\nmon_host = 10.0.0.1\nauth_client_required = none\nkey = " + key),
 		with("[global]\nmon_host = 10.0.0.1\nkeyring = /$host/keyring"),
 		with("no conf"),
+		"-c " + site + " --cluster other --id kube map disk",
 	} {
 		if r, err := request(t, nil, strings.Fields(line)...); err == nil {
 			t.Errorf("%s: %+v", line, r)

@@ -182,8 +182,9 @@ func newerClones(pool *rados.IOContext, id string, snap uint64) (clones []rbd.Im
 	return clones, specs.Err
 }
 
-// nameClones fills in the names of images, in the trash or not, of which the pools and ids are known. Like librbd it
-// leaves out those that are not there: a clone that could not be made may have been noted with its parent.
+// nameClones fills in the names of images, in the trash or not, of which the pools and ids are known. One that is not
+// there is an error: what librbd makes of that depends on what there is of it (a clone that could not be made may have
+// been noted with its parent).
 func nameClones(pools []*rados.IOContext, clones []rbd.ImageSpec) (named []rbd.ImageSpec, err error) {
 	type place struct {
 		pool      uint64
@@ -222,7 +223,7 @@ func nameClones(pools []*rados.IOContext, clones []rbd.ImageSpec) (named []rbd.I
 		}
 		image, ok := images[c.ImageID]
 		if !ok {
-			continue
+			return nil, rados.ErrNotFound
 		}
 		name, err := pool.GetPoolName()
 		if err != nil {

@@ -74,3 +74,19 @@ func TestLog(t *testing.T) {
 		}
 	}
 }
+
+// TestAdminSocket looks whether the socket of the option admin_socket, by which
+// a long-lived client can be asked, goes with a short call.
+func TestAdminSocket(t *testing.T) {
+	for _, s := range []*side{genuine, ours} {
+		s.fresh(t, "create disk --size 1M", "snap create disk@s --no-progress")
+		for _, line := range []string{"ls", "ls -l", "info disk", "snap ls disk", "info disk --debug-rbd 1", "info none", "--version"} {
+			if _, err := s.run(s.program, append(strings.Fields(line), "--admin-socket", s.dir+"/$name.$pid.asok"), ""); err != nil {
+				t.Fatal(err)
+			}
+			if left, err := filepath.Glob(s.dir + "/*.asok"); err != nil || len(left) > 0 {
+				t.Errorf("%s, %s: %v stays, %v", s.name, line, left, err)
+			}
+		}
+	}
+}

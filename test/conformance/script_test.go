@@ -198,7 +198,7 @@ var normalising = []struct {
 	// How often progress is shown depends on the time that things take.
 	{regexp.MustCompile(`(\r[^\r\n]*complete\.\.\.)+(\r[^\r\n]*complete\.\.\.)`), "$2"},
 	{regexp.MustCompile(`[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}`), "UUID"},
-	{regexp.MustCompile(`("id": ?"|\bid: |<(?:group_)?id>|rbd_data\.(?:\d+\.)?|_id": ?")[0-9a-f]{6,}`), "${1}ID"},
+	{regexp.MustCompile(`("id": ?"|\bid: |\(child missing \d+/(?:n/)?|<(?:group_)?id>|rbd_data\.(?:\d+\.)?|_id": ?")[0-9a-f]{6,}`), "${1}ID"},
 	{regexp.MustCompile(`rb\.\d+\.[0-9a-f]+\.[0-9a-f]+`), "rb.ID"},
 	{regexp.MustCompile(`(\bjournal"?: ?"?|<journal>|<journal_id>|_image_id>|\()[0-9a-f]{6,}`), "${1}ID"},
 	// Ids have different lengths, which the next column follows.
