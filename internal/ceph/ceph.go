@@ -60,16 +60,20 @@ var ErrConnect = errors.New("connecting failed")
 // ErrVersion is New's answer to a line that asks for the version.
 var ErrVersion = errors.New("the version is asked for")
 
+// ErrShown is New's answer to a line that asks for the value of an option, which it has shown.
+var ErrShown = errors.New("an option is shown")
+
 // early are the options that decide which files are read, and so come before
 // all others.
 type early struct {
 	conf, cluster, name string
 	user, showArgs      bool
+	shown               string // the option whose value is to be shown
 }
 
 // New reads argv (without the program's name) and the environment, and gives
 // the words of argv that are not Ceph's. Its errors are complete lines. Only
-// --show-args writes to stdout.
+// --show-args and --show-config-value write to stdout.
 func New(argv []string, stdout io.Writer) (*Cluster, []string, error) {
 	argv = args.Environ(argv, os.Getenv("CEPH_ARGS"))
 	e, rest, err := readEarly(argv)
@@ -91,6 +95,9 @@ func New(argv []string, stdout io.Writer) (*Cluster, []string, error) {
 	}
 	if rest, err = c.parseArgv(rest); err != nil {
 		return nil, nil, err
+	}
+	if e.shown != "" {
+		return nil, nil, c.showOption(e.shown, stdout)
 	}
 	if err := c.dropPrivileges(os.Stderr); err != nil {
 		return nil, nil, err
@@ -148,7 +155,7 @@ func readEarly(argv []string) (early, []string, error) {
 			e.showArgs = true
 			continue
 		}
-		name, value, words := args.CephOption(argv[i:], "--conf", "-c", "--cluster", "--id", "--user", "--name", "-n")
+		name, value, words := args.CephOption(argv[i:], "--conf", "-c", "--cluster", "--id", "--user", "--name", "-n", "--show-config-value")
 		if words == 0 {
 			rest = append(rest, argv[i])
 			continue
@@ -162,6 +169,8 @@ func readEarly(argv []string) (early, []string, error) {
 			e.conf = value
 		case "--cluster":
 			e.cluster = value
+		case "--show-config-value":
+			e.shown = value
 		case "--id", "--user":
 			kind, _, _ := strings.Cut(e.name, ".")
 			e.name = kind + "." + value
@@ -176,6 +185,16 @@ func readEarly(argv []string) (early, []string, error) {
 		}
 	}
 	return e, rest, nil
+}
+
+// showOption prints the value of an option.
+func (c *Cluster) showOption(name string, stdout io.Writer) error {
+	value, err := c.conn.GetConfigOption(name)
+	if err != nil {
+		return &errno.Error{Code: 1, Bare: true, Line: "failed to get config option '" + name + "': option not found", Err: err}
+	}
+	fmt.Fprintln(stdout, value)
+	return ErrShown
 }
 
 // readConfig reads the files of conf (a list) or, where that is empty, of

@@ -124,6 +124,9 @@ func run(argv []string, stdout *bufio.Writer, stderr io.Writer) int {
 		fmt.Fprintln(stdout, ceph.VersionString())
 		return 0
 	}
+	if errors.Is(err, ceph.ErrShown) {
+		return 0
+	}
 	if err != nil {
 		return fail(err, nil, stderr)
 	}
