@@ -41,16 +41,16 @@ var diffCommand = &command{
 			return err
 		}
 		defer image.Close()
-		if err := comparable(c, image); err != nil {
+		if err := checkComparable(c, image); err != nil {
 			return errors.Join(err, errno.Wrap(err, "diff error"))
 		}
 		return errno.Wrap(diff(c, image, f), "diff error")
 	},
 }
 
-// comparable is an error for an image, or a clone of one, that is being imported
+// checkComparable is an error for an image, or a clone of one, that is being imported
 // by a migration: librbd ends the process where it compares one with its source.
-func comparable(c *call, image *rbd.Image) error {
+func checkComparable(c *call, image *rbd.Image) error {
 	features, err := image.GetFeatures()
 	if err != nil {
 		return err
@@ -77,7 +77,7 @@ func comparable(c *call, image *rbd.Image) error {
 		return nil //nolint:nilerr // what there is to say of it, librbd does
 	}
 	defer image.Close()
-	return comparable(c, image)
+	return checkComparable(c, image)
 }
 
 func diff(c *call, image *rbd.Image, f output.Formatter) error {

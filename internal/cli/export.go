@@ -271,7 +271,7 @@ func layout(c *call, image *rbd.Image, info *rbd.ImageInfo) (period uint64, has 
 		return 0, nil, err
 	}
 	if stripes > 1 || features&rbd.FeatureFastDiff == 0 || flags&(librbd.FlagFastDiffInvalid|librbd.FlagObjectMapInvalid) != 0 ||
-		comparable(c, image) != nil {
+		checkComparable(c, image) != nil {
 		return period, all, nil
 	}
 	// The map of objects tells it in one request.
@@ -295,7 +295,7 @@ func layout(c *call, image *rbd.Image, info *rbd.ImageInfo) (period uint64, has 
 
 // exportImage writes an image with its properties and snapshots.
 func exportImage(c *call, image *rbd.Image, info *rbd.ImageInfo, w io.Writer, progress librbd.Progress) error {
-	if err := comparable(c, image); err != nil {
+	if err := checkComparable(c, image); err != nil {
 		return err
 	}
 	h := stream.Header{Properties: make(map[stream.Property]uint64)}

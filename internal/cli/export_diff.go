@@ -34,7 +34,7 @@ func exportDiff(c *call) error {
 	if err != nil {
 		return err
 	}
-	if err := comparable(c, image); err != nil {
+	if err := checkComparable(c, image); err != nil {
 		return errors.Join(err, errno.Wrap(err, "export-diff error"))
 	}
 	f, err := c.create(path)
